@@ -1,0 +1,5 @@
+"""`python -m refine`."""
+
+from refine.app.main import entry
+
+entry()

@@ -1,0 +1,1 @@
+"""What the user meets: the configuration, the commands and the reports."""

@@ -1,0 +1,256 @@
+"""From a configuration to the nouns of a run; the only place where keys become tensors."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from refine.app.config import Config
+from refine.app.config import Detector as DetectorConfig
+from refine.errors import InputError
+from refine.io.geometries import read_mosflm_matrix
+from refine.io.images import read_image, read_mask
+from refine.io.reflections import read_structure_factors, to_grid
+from refine.model.background import Background
+from refine.model.beam import Beam
+from refine.model.conventions import CONVENTIONS, frame_change
+from refine.model.crystal import Crystal, Mosaic
+from refine.model.detector import Detector
+from refine.model.experiment import Experiment
+from refine.model.forward import Interference
+from refine.model.observation import Observation
+from refine.model.pixels import Pixels
+from refine.model.scan import Scan
+from refine.model.structure_factors import StructureFactors
+from refine.parameters.space import ParameterSpace
+from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vectors
+from refine.physics.fused import fused_interference
+from refine.physics.rotation import misset_rotation
+from refine.physics.scattering import rays, scattering_vectors
+from refine.problem.identifiability import require_identifiable
+from refine.problem.noise import NOISES
+from refine.problem.problem import ImageProblem
+from refine.problem.restraints import Restraint
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run made ready: the starting model, its misset angles (3,) as given, and what was noticed on the way."""
+
+    crystal: Crystal
+    experiment: Experiment
+    misset_deg: Tensor
+    notes: tuple[str, ...]
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' takes a GPU where there is one; 'cuda' without one is an error, never a silent fallback."""
+    present = torch.cuda.is_available()
+    if name == "cuda" and not present:
+        raise InputError("device is 'cuda', but PyTorch sees no CUDA device here; accepted: auto or cpu")
+    return torch.device("cuda" if present and name != "cpu" else "cpu")
+
+
+def choose_interference(config: Config) -> Interference:
+    """The sum over the crystal's steps in the configuration's precision."""
+    return partial(fused_interference, precision=getattr(torch, config.dtype))
+
+
+def build_model(config: Config) -> Setup:
+    """Crystal and experiment of a configuration. Raises InputError where a file it names is wrong."""
+    like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
+    crystal = _crystal(config, like)
+    factors, note = _structure_factors(config, like)
+    experiment = Experiment(
+        beam=_beam(config, like),
+        detector=_detector(config.detector, like, "corner_factors" in config.compatibility),
+        scan=_scan(config, like),
+        structure_factors=factors,
+        background=_background(config, like),
+        scale=like + 1,
+    )
+    return Setup(crystal, experiment, like.new_tensor(config.crystal.orientation.misset_deg), (note,))
+
+
+def build_problem(config: Config, setup: Setup) -> ImageProblem:
+    """The configuration's image against its model. Raises InputError for an image that cannot be refined against
+    and for free parameters that no image could determine."""
+    space = ParameterSpace.of(
+        setup.crystal,
+        setup.experiment,
+        config.refinement.free,
+        setup.misset_deg,
+        plane_background=config.background.model == "plane",
+    )
+    require_identifiable(space)
+    observation = _observation(config, setup.experiment)
+    noise = NOISES[config.refinement.loss]
+    return ImageProblem(
+        space, observation, observation.pixels(), noise, _restraints(config, space), choose_interference(config)
+    )
+
+
+def image_file(config: Config) -> Path:
+    """The image's path, a glob resolved. Raises InputError where there is none, or more than one."""
+    if not config.images:
+        raise InputError("key 'images' is missing; accepted: a list such as [{file: image.npz}]")
+    pattern = config.images[0].file
+    if not any(sign in pattern.name for sign in "*?["):
+        return pattern.resolve()
+    found = sorted(pattern.parent.glob(pattern.name))
+    if len(found) != 1:
+        listed = ", ".join(path.name for path in found[:3])
+        raise InputError(
+            f"key 'images.0.file': {pattern} fits {len(found)} files {listed}; this version refines one image"
+        )
+    return found[0].resolve()
+
+
+def _crystal(config: Config, like: Tensor) -> Crystal:
+    given, mosaic = config.crystal, config.crystal.mosaic
+    cell, rotation = _cell_and_rotation(config, like)
+    rotation = misset_rotation(like.new_tensor(given.orientation.misset_deg)) @ rotation
+    return Crystal(
+        cell,
+        rotation,
+        like.new_tensor(given.cells),
+        Mosaic.sampled(like.new_tensor(mosaic.spread_deg), mosaic.domains, mosaic.seed),
+        given.shape,
+        like.new_tensor(given.b_factor),
+        given.space_group,
+    )
+
+
+def _cell_and_rotation(config: Config, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The starting cell (6,) and the rotation (3, 3) that a matrix stands for; the identity without one."""
+    given = config.crystal
+    matrix = _a_matrix(config)
+    if matrix is None:
+        return like.new_tensor(given.cell), torch.eye(3).to(like)
+    real_space = reciprocal_vectors(torch.from_numpy(matrix).to(like))
+    own_cell = cell_of_rows(real_space)
+    rotation = torch.linalg.solve(real_space_vectors(own_cell), real_space).T
+    return own_cell if given.cell is None else like.new_tensor(given.cell), rotation.contiguous()
+
+
+def _a_matrix(config: Config) -> np.ndarray | None:
+    """Columns a*, b*, c* (3, 3) in 1/Å, in the configuration's lab frame, where a matrix was given."""
+    orientation = config.crystal.orientation
+    if orientation.matrix is not None:
+        mosflm = read_mosflm_matrix(orientation.matrix, config.beam.wavelength)
+        return frame_change("mosflm", config.detector.convention) @ mosflm
+    return None if orientation.a_matrix is None else np.array(orientation.a_matrix).reshape(3, 3)
+
+
+def _beam(config: Config, like: Tensor) -> Beam:
+    convention, beam = CONVENTIONS[config.detector.convention], config.beam
+    kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
+    direction, axis = (like.new_tensor(v) for v in (convention.beam, convention.polarization))
+    return Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, axis)
+
+
+def _detector(given: DetectorConfig, like: Tensor, corner_factors: bool) -> Detector:
+    convention, turned = CONVENTIONS[given.convention], given.rotations
+    vectors = {k: like.new_tensor(getattr(convention, v)) for k, v in _DETECTOR_VECTORS.items()}
+    return Detector(
+        size=given.size,
+        pixel_size=like.new_tensor(given.pixel_size),
+        distance=like.new_tensor(given.distance),
+        beam_center=like.new_tensor(given.beam_center_px),
+        rotations=like.new_tensor((turned.x, turned.y, turned.z)),
+        twotheta=like.new_tensor(turned.twotheta),
+        pivot=given.pivot,
+        oversample=given.oversample,
+        corner_factors=corner_factors,
+        **vectors,
+    )
+
+
+_DETECTOR_VECTORS = {"fast": "fast", "slow": "slow", "beam": "beam", "twotheta_axis": "twotheta"}
+
+
+def _scan(config: Config, like: Tensor) -> Scan:
+    scan, axis = config.crystal.scan, CONVENTIONS[config.detector.convention].spindle
+    return Scan(like.new_tensor(scan.phi0), like.new_tensor(scan.osc), scan.steps, like.new_tensor(axis))
+
+
+def _structure_factors(config: Config, like: Tensor) -> tuple[StructureFactors, str]:
+    given = config.structure_factors
+    if given.file is None:
+        return StructureFactors.uniform(like.new_tensor(given.default)), f"F = {given.default:g} for every reflection"
+    reflections = read_structure_factors(given.file, given.column)
+    grid, lowest = to_grid(reflections.hkl, reflections.amplitude, given.default)
+    return StructureFactors.from_grid(torch.from_numpy(grid).to(like), lowest, given.default), reflections.note
+
+
+def _background(config: Config, like: Tensor) -> Background:
+    given, size = config.background, config.detector.size
+    plane = Background.plane(like.new_tensor((given.value, *given.slope)), size)
+    if given.file is None:
+        return plane
+    values = read_image(given.file, size).values
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise InputError(
+            f"{given.file}: the background holds negative or undefined values; accepted: photons/pixel of 0 and above"
+        )
+    return Background(plane.coefficients, plane.middle, plane.factor, torch.from_numpy(values).to(like))
+
+
+def _observation(config: Config, experiment: Experiment) -> Observation:
+    path, detector = image_file(config), config.detector
+    raw = read_image(path, detector.size)
+    trusted = raw.valid & (True if detector.saturation is None else raw.values < detector.saturation)
+    mask = config.images[0].mask
+    if mask is not None:
+        trusted &= read_mask(mask, detector.size)
+    trusted &= _resolution_mask(config, experiment)
+    photons = (raw.values - detector.offset) / detector.gain
+    _require_usable(path, photons, trusted, config.refinement.loss)
+    like = experiment.scale
+    readout = like.new_tensor((detector.readout_noise / detector.gain) ** 2)
+    return Observation(
+        torch.from_numpy(np.where(trusted, photons, 0.0)).to(like), torch.from_numpy(trusted).to(like.device), readout
+    )
+
+
+def _resolution_mask(config: Config, experiment: Experiment) -> np.ndarray:
+    """Pixels (slow, fast) whose centre lies within the resolution limits at the start's geometry."""
+    limits = config.refinement.resolution
+    pixels = Pixels.whole(config.detector.size, experiment.scale)
+    ray, _ = rays(experiment.detector.points(pixels.fast + 0.5, pixels.slow + 0.5))
+    vectors = scattering_vectors(ray, experiment.beam.direction, experiment.beam.wavelength)
+    q = torch.linalg.vector_norm(vectors, dim=0)
+    inside = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
+    return inside.reshape(config.detector.size).cpu().numpy()
+
+
+def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: str) -> None:
+    if not trusted.any():
+        raise InputError(
+            f"{path}: no pixel is left to refine against after mask, saturation and resolution limits; widen one"
+        )
+    if undefined := int((~np.isfinite(photons[trusted])).sum()):
+        raise InputError(
+            f"{path}: {undefined} pixels are NaN or infinite; mark them in a mask file (images.0.mask, 0 = leave out)"
+        )
+    if loss == "poisson" and (negative := int((photons[trusted] < 0).sum())):
+        raise InputError(
+            f"{path}: {negative} pixels are below zero photons (lowest {photons[trusted].min():g}), which the poisson"
+            " loss cannot have; set detector.offset, mask them, or use refinement.loss: gaussian with"
+            " detector.readout_noise"
+        )
+
+
+def _restraints(config: Config, space: ParameterSpace) -> tuple[Restraint, ...]:
+    cell = config.refinement.restraints.cell
+    if cell is None:
+        return ()
+    if "cell" not in config.refinement.free:
+        raise InputError(
+            "key 'refinement.restraints.cell': the cell is not refined; add cell to refinement.free or leave it out"
+        )
+    like = space.zero()
+    return (Restraint("cell", like.new_tensor(cell.target), like.new_tensor(cell.sigma)),)

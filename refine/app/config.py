@@ -1,0 +1,274 @@
+"""The schema of a configuration: every key, its unit, range, default and meaning."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StrictBool, model_validator
+
+from refine.app.config_base import Count, FileName, NotNegative, Number, Positive, Problem, Section, Text, Whole, reject
+from refine.app.config_crystal import Cell, Crystal
+
+DEFAULT_FLUENCE = 1.2593201528622709e29  # photons/m^2; nanoBragg's, which makes r_e^2 * fluence = 1
+SOLVER_NAMES = ("lm", "adam")
+MM_PER_M = 1e3
+
+FreeName = Literal[
+    "cell",
+    "orientation",
+    "scale",
+    "cells",
+    "mosaic",
+    "b_factor",
+    "wavelength",
+    "distance",
+    "beam_center",
+    "detector_rotations",
+    "detector_rotations.x",
+    "detector_rotations.y",
+    "detector_rotations.z",
+    "twotheta",
+    "background",
+]
+
+
+def _one_image(images: tuple["Image", ...]) -> tuple["Image", ...]:
+    if len(images) > 1:
+        reject([Problem("", [str(i.file) for i in images], "one image; several are not supported by this version yet")])
+    return images
+
+
+def _known_solver(name: str) -> str:
+    if name not in SOLVER_NAMES:
+        raise ValueError("unknown solver")
+    return name
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        reject([Problem("", [], "a list of 1 or more parameters, such as [cell, orientation, scale]")])
+    repeated = [n for i, n in enumerate(names) if n in names[:i]]
+    inside = [n for n in names if "." in n and n.split(".")[0] in names]
+    if repeated or inside:
+        reject([Problem("", list(names), f"each parameter once; {(repeated + inside)[0]!r} is there twice")])
+    return names
+
+
+class Image(Section):
+    """One observed image."""
+
+    file: FileName = Field(description="image file, relative to the configuration; a glob is kept as given")
+    mask: FileName | None = Field(default=None, description="file of the image's shape, nonzero = use the pixel")
+
+
+class Beam(Section):
+    """The incident beam; its strength is `fluence`, or `flux`, `exposure` and `size` together."""
+
+    wavelength: Positive = Field(description="X-ray wavelength [Å]", examples=[1.0])
+    fluence: Positive | None = Field(
+        default=None,
+        description=f"photons through the crystal an area; {DEFAULT_FLUENCE} where no strength is given [photons/m^2]",
+    )
+    flux: Positive | None = Field(default=None, description="photons a second in the beam [photons/s]")
+    exposure: Positive | None = Field(default=None, description="exposure time [s]")
+    size: Positive | None = Field(default=None, description="edge of the square beam [mm]")
+    polarization: Annotated[Number, Field(ge=-1, le=1)] | None = Field(
+        default=0.0, description="Kahn polarization factor; null turns the correction off"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_fluence(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.keys() & {"fluence", "flux", "exposure", "size"}:
+            return {**data, "fluence": DEFAULT_FLUENCE}
+        return data
+
+    def problems(self) -> Iterator[Problem]:
+        parts = {"flux": self.flux, "exposure": self.exposure, "size": self.size}
+        absent = [name for name, value in parts.items() if value is None]
+        if self.fluence is not None and len(absent) < 3:
+            yield Problem("fluence", self.fluence, "fluence, or flux + exposure + size, not both")
+        elif self.fluence is None and absent:
+            yield Problem(absent[0], None, "flux (photons/s) + exposure (s) + size (mm) together, or fluence")
+
+    @property
+    def fluence_value(self) -> float:
+        """Fluence in photons/m^2, however it was given."""
+        if self.flux is None or self.exposure is None or self.size is None:
+            return DEFAULT_FLUENCE if self.fluence is None else self.fluence
+        return self.flux * self.exposure / (self.size / MM_PER_M) ** 2
+
+
+class Rotations(Section):
+    """Rotations of the detector after the convention has placed it."""
+
+    x: Number = Field(default=0.0, description="rotation about lab x [degrees]")
+    y: Number = Field(default=0.0, description="rotation about lab y [degrees]")
+    z: Number = Field(default=0.0, description="rotation about lab z [degrees]")
+    twotheta: Number = Field(default=0.0, description="rotation about the convention's two-theta axis [degrees]")
+    pivot: Literal["beam", "sample"] | None = Field(
+        default=None, description="point that stays; null is the convention's own (mosflm beam, xds and dials sample)"
+    )
+
+
+_PixelCount = Annotated[Count, Field(le=100_000)]
+
+
+class Detector(Section):
+    """A flat detector and how it counts."""
+
+    distance: Positive = Field(description="sample to the direct-beam spot [mm]", examples=[100.0])
+    pixel_size: Positive = Field(description="edge of a square pixel [mm]", examples=[0.1])
+    size: tuple[_PixelCount, _PixelCount] = Field(description="slow then fast [pixels]", examples=[[512, 512]])
+    beam_center_px: tuple[Number, Number] = Field(
+        description="fast then slow, from the outer corner of the first pixel [pixels]", examples=[[256.0, 256.0]]
+    )
+    convention: Literal["mosflm", "xds", "dials"] = Field(default="mosflm", description="lab frame")
+    rotations: Rotations = Field(default=Rotations(), description="rotations of the detector")
+    gain: Positive = Field(default=1.0, description="counts a photon makes [ADU/photon]")
+    offset: Number = Field(default=0.0, description="counts at zero photons [ADU]")
+    readout_noise: NotNegative = Field(default=0.0, description="rms noise of reading a pixel [ADU]")
+    saturation: Number | None = Field(default=None, description="pixels at or above it are masked; null: none [ADU]")
+    oversample: Annotated[Count, Field(le=64)] = Field(default=1, description="along each pixel edge [sub-pixels]")
+
+    @property
+    def pivot(self) -> Literal["beam", "sample"]:
+        """The point that the rotations leave in place, the convention's own where none was given."""
+        return self.rotations.pivot or ("beam" if self.convention == "mosflm" else "sample")
+
+
+class StructureFactors(Section):
+    """Where the structure-factor amplitudes come from."""
+
+    file: FileName | None = Field(
+        default=None, description="complete P1 list of h k l F as text (.gz too), or an .mtz", examples=["F.hkl"]
+    )
+    column: Text | None = Field(default=None, description="amplitude column of an .mtz; null picks it")
+    default: NotNegative = Field(default=0.0, description="amplitude where the list has none [electrons]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.file is None and self.default == 0:
+            yield Problem("file", None, "a file name, or a default above 0: the image would be zero everywhere")
+        if self.file is None and self.column is not None:
+            yield Problem("column", self.column, "null when there is no file")
+
+
+class Background(Section):
+    """The smooth part of the image."""
+
+    model: Literal["none", "constant", "plane", "file"] = Field(default="none", description="kind of background")
+    value: NotNegative = Field(default=0.0, description="constant, or plane at the middle of the image [photons/pixel]")
+    slope: tuple[Number, Number] = Field(
+        default=(0.0, 0.0), description="of the plane, fast then slow [photons/pixel per pixel]"
+    )
+    file: FileName | None = Field(default=None, description="image of model 'file', in photons/pixel")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.value != 0 and self.model in ("none", "file"):
+            yield Problem("value", self.value, f"0 with model {self.model!r}; model constant or plane has a value")
+        if self.slope != (0.0, 0.0) and self.model != "plane":
+            yield Problem("slope", list(self.slope), f"[0, 0] with model {self.model!r}; model plane has a slope")
+        if self.model == "file" and self.file is None:
+            yield Problem("file", None, "a file name when model is 'file'")
+        if self.model != "file" and self.file is not None:
+            yield Problem("file", str(self.file), f"null with model {self.model!r}; model file has a file")
+
+
+class Resolution(Section):
+    """The resolution range of the pixels used; null leaves that side open."""
+
+    min: Positive | None = Field(default=None, description="high-resolution limit, d_min [Å]")
+    max: Positive | None = Field(default=None, description="low-resolution limit, d_max [Å]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            yield Problem("min", self.min, f"below max ({self.max}): min is the high-resolution limit, in Å")
+
+
+class Optimizer(Section):
+    """The solver and its own options."""
+
+    name: Annotated[Text, AfterValidator(_known_solver)] = Field(
+        default="lm", description="solver", json_schema_extra={"enum": list(SOLVER_NAMES)}
+    )
+    max_iterations: Count = Field(default=50, description="iterations at most [iterations]")
+    options: dict[str, Number | Whole | StrictBool] = Field(default={}, description="options of the solver, by name")
+
+
+_SigmaLength = Annotated[Positive, Field(description="esd of a cell edge [Å]")]
+_SigmaAngle = Annotated[Positive, Field(description="esd of a cell angle [degrees]")]
+
+
+class CellRestraint(Section):
+    """A pull of the cell towards a known one."""
+
+    target: Cell = Field(description="a b c, alpha beta gamma [Å and degrees]", examples=[[70, 80, 90, 85, 95, 105]])
+    sigma: tuple[_SigmaLength, _SigmaLength, _SigmaLength, _SigmaAngle, _SigmaAngle, _SigmaAngle] = Field(
+        description="esd of each target value [Å and degrees]", examples=[[0.1, 0.1, 0.1, 0.1, 0.1, 0.1]]
+    )
+
+
+class Restraints(Section):
+    """What is known beside the image."""
+
+    cell: CellRestraint | None = Field(default=None, description="restraint of the cell; null: none")
+
+
+class Refinement(Section):
+    """What is refined, against what, and how."""
+
+    free: Annotated[tuple[FreeName, ...], AfterValidator(_distinct)] = Field(
+        default=("cell", "orientation", "scale"), description="parameters that are refined, by name"
+    )
+    loss: Literal["poisson", "gaussian"] = Field(
+        default="poisson", description="likelihood; gaussian has photon + readout variance"
+    )
+    pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
+    resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
+    optimizer: Optimizer = Field(default=Optimizer(), description="solver")
+    strategy: Literal["auto", "single"] = Field(
+        default="auto", description="auto: coarse to fine when the start may be outside the capture range"
+    )
+    restraints: Restraints = Field(default=Restraints(), description="what is known beside the image")
+
+
+class Output(Section):
+    """Where results go."""
+
+    directory: FileName = Field(default=Path("run"), description="folder of the results")
+
+
+class Config(Section):
+    """A whole configuration; its paths are absolute after loading."""
+
+    title: Text = Field(default="", description="free text")
+    images: Annotated[tuple[Image, ...], AfterValidator(_one_image)] = Field(
+        default=(), description="observed images; a simulation needs none"
+    )
+    beam: Beam = Field(description="incident beam", examples=[{"wavelength": 1.0}])
+    detector: Detector = Field(
+        description="detector",
+        examples=[{"distance": 100.0, "pixel_size": 0.1, "size": [512, 512], "beam_center_px": [256.0, 256.0]}],
+    )
+    crystal: Crystal = Field(description="starting crystal", examples=[{"cell": [70, 80, 90, 85, 95, 105]}])
+    structure_factors: StructureFactors = Field(description="amplitudes", examples=[{"file": "F.hkl"}])
+    background: Background = Field(default=Background(), description="background")
+    refinement: Refinement = Field(default=Refinement(), description="refinement")
+    output: Output = Field(default=Output(), description="results")
+    compatibility: tuple[Literal["corner_factors"], ...] = Field(
+        default=(),
+        description="defects of nanoBragg.c to reproduce; corner_factors: solid angle and polarization at the first"
+        " sub-pixel of each pixel, for all of them",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where tensors live")
+    dtype: Literal["float64", "float32"] = Field(default="float64", description="precision of the computation")
+    threads: Count | None = Field(default=None, description="CPU threads; null leaves PyTorch's choice [threads]")
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(default=0, description="seed of every random draw but mosaic")
+
+    def problems(self) -> Iterator[Problem]:
+        free, mosaic = list(self.refinement.free), self.crystal.mosaic
+        if "mosaic" in free and (mosaic.spread_deg == 0 or mosaic.domains == 1):
+            needs = "mosaic only when crystal.mosaic has spread_deg above 0 and domains of 2 or more"
+            yield Problem("refinement.free", free, needs)
+        if "background" in free and self.background.model == "none":
+            yield Problem("refinement.free", free, "background only when background.model is not none")

@@ -1,0 +1,172 @@
+"""The crystal's part of the configuration, and what its space group asks of its cell."""
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+import gemmi
+from pydantic import AfterValidator, Field
+
+from refine.app.config_base import Count, FileName, NotNegative, Number, Problem, Section, Text, Vector, Whole, reject
+
+CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
+_FLAT_CELL = 1e-9  # (volume / abc)^2 below which three angles are taken to lie in a plane
+
+CellValues = tuple[float, float, float, float, float, float]
+
+
+def _real_cell(cell: CellValues) -> CellValues:
+    x, y, z = (math.cos(math.radians(angle)) for angle in cell[3:])
+    if 1 - x * x - y * y - z * z + 2 * x * y * z <= _FLAT_CELL:
+        reject([Problem("", list(cell), _angle_condition(*cell[3:]))])
+    return cell
+
+
+def _angle_condition(alpha: float, beta: float, gamma: float) -> str:
+    """The condition for a positive volume that these angles (degrees) miss most."""
+    conditions = {
+        "alpha + beta + gamma below 360": alpha + beta + gamma - 360,
+        "alpha below beta + gamma": alpha - beta - gamma,
+        "beta below alpha + gamma": beta - alpha - gamma,
+        "gamma below alpha + beta": gamma - alpha - beta,
+    }
+    return f"angles in degrees that make a cell of positive volume: {max(conditions, key=lambda c: conditions[c])}"
+
+
+_Length = Annotated[Number, Field(gt=1, lt=10_000, description="cell edge [Å]")]
+_Angle = Annotated[Number, Field(gt=1, lt=179, description="cell angle [degrees]")]
+Cell = Annotated[tuple[_Length, _Length, _Length, _Angle, _Angle, _Angle], AfterValidator(_real_cell)]
+
+
+_PATTERNS: dict[str, tuple[str | float, ...]] = {
+    "triclinic": CELL_NAMES,
+    "orthorhombic": ("a", "b", "c", 90.0, 90.0, 90.0),
+    "tetragonal": ("a", "a", "c", 90.0, 90.0, 90.0),
+    "trigonal": ("a", "a", "c", 90.0, 90.0, 120.0),
+    "hexagonal": ("a", "a", "c", 90.0, 90.0, 120.0),
+    "cubic": ("a", "a", "a", 90.0, 90.0, 90.0),
+}
+
+
+def cell_pattern(group: gemmi.SpaceGroup) -> tuple[str | float, ...]:
+    """The form of the group's cells: at a b c alpha beta gamma the name it equals, or its angle in degrees."""
+    system = group.crystal_system_str()
+    if system == "monoclinic":
+        unique = "abc".index(group.monoclinic_unique_axis())
+        form: list[str | float] = ["a", "b", "c", 90.0, 90.0, 90.0]
+        form[3 + unique] = CELL_NAMES[3 + unique]
+        return tuple(form)
+    if system == "trigonal" and group.ext == "R":
+        return ("a", "a", "a", "alpha", "alpha", "alpha")
+    return _PATTERNS[system]
+
+
+def fits_group(cell: CellValues, group: gemmi.SpaceGroup) -> bool:
+    """Whether a cell (Å, degrees) has the group's form, to `SYMMETRY_TOLERANCE`."""
+    named = dict(zip(CELL_NAMES, cell, strict=True))
+    ideal = (named[p] if isinstance(p, str) else p for p in cell_pattern(group))
+    return all(abs(x - y) <= SYMMETRY_TOLERANCE * y for x, y in zip(cell, ideal, strict=True))
+
+
+def group_needs(group: gemmi.SpaceGroup) -> str:
+    """What the group asks of a cell, such as 'a = b, alpha = beta = gamma = 90'."""
+    ties: dict[str | float, list[str]] = {}
+    for name, value in zip(CELL_NAMES, cell_pattern(group), strict=True):
+        ties.setdefault(value, []).append(name)
+    sides = [names if isinstance(value, str) else [*names, f"{value:g}"] for value, names in ties.items()]
+    return ", ".join(" = ".join(side) for side in sides if len(side) > 1)
+
+
+def _known_group(name: str) -> str:
+    # gemmi reads '0' as P 1, so a symbol without its lattice letter is refused here
+    if not name.strip()[:1].isalpha() or gemmi.find_spacegroup_by_name(name) is None:
+        reject([Problem("", name, _group_hint(name))])
+    return name
+
+
+def _group_hint(name: str) -> str:
+    symbols = {s.replace(" ", "").lower(): s for g in gemmi.spacegroup_table() for s in (g.xhm(), g.hm)}
+    near = [repr(symbols[s]) for s in difflib.get_close_matches(name.replace(" ", "").lower(), symbols, n=3)]
+    hint = "a Hermann-Mauguin symbol such as 'P 21 21 21'"
+    return f"{hint}; did you mean {' or '.join(near)}?" if near else hint
+
+
+class Orientation(Section):
+    """How the crystal stands in the lab frame: nanoBragg's default, a matrix file or a matrix; then a rotation."""
+
+    misset_deg: Vector = Field(
+        default=(0.0, 0.0, 0.0), description="rotations about lab x, y and z, in that order [degrees]"
+    )
+    matrix: FileName | None = Field(
+        default=None, description="MOSFLM-style A.mat file of the reciprocal matrix, as nanoBragg -mat"
+    )
+    a_matrix: tuple[Number, Number, Number, Number, Number, Number, Number, Number, Number] | None = Field(
+        default=None, description="reciprocal matrix, rows x y z, columns a* b* c*, lab frame [1/Å]"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.a_matrix is None:
+            return
+        if self.matrix is not None:
+            yield Problem("matrix", str(self.matrix), "one of matrix and a_matrix, not both")
+        a, b, c, d, e, f, g, h, i = self.a_matrix
+        if not a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) > 0:
+            yield Problem("a_matrix", list(self.a_matrix), "9 numbers of a positive determinant (right-handed), in 1/Å")
+
+
+class Mosaic(Section):
+    """nanoBragg's mosaic: a number of rigid domains drawn at random from a cap of directions."""
+
+    model: Literal["domains"] = Field(default="domains", description="kind of mosaic distribution")
+    spread_deg: NotNegative = Field(default=0.0, description="isotropic mosaic spread [degrees]")
+    domains: Count = Field(default=1, description="number of mosaic domains; the first is never rotated [domains]")
+    seed: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = Field(
+        default=-12345678, description="seed of nanoBragg's generator of domains"
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        if self.spread_deg > 0 and self.domains == 1:
+            accepted = "2 or more when spread_deg is above 0: one domain is always the identity, whatever the spread"
+            yield Problem("domains", self.domains, accepted)
+
+
+class Scan(Section):
+    """The rotation during the exposure, about the convention's spindle axis."""
+
+    phi0: Number = Field(default=0.0, description="spindle angle at the start [degrees]")
+    osc: Number = Field(default=0.0, description="rotation during the exposure [degrees]")
+    steps: Count = Field(default=1, description="spindle angles that the rotation is sampled at [steps]")
+
+
+class Crystal(Section):
+    """The starting crystal."""
+
+    cell: Cell | None = Field(
+        default=None,
+        description="a b c, alpha beta gamma [Å and degrees]; null only with a matrix or a_matrix",
+        examples=[[70, 80, 90, 85, 95, 105]],
+    )
+    space_group: Annotated[Text, AfterValidator(_known_group)] = Field(
+        default="P1", description="Hermann-Mauguin symbol; it ties the cell's parameters"
+    )
+    orientation: Orientation = Field(default=Orientation(), description="orientation in the lab frame")
+    cells: tuple[Annotated[Number, Field(ge=1)], Annotated[Number, Field(ge=1)], Annotated[Number, Field(ge=1)]] = (
+        Field(default=(20.0, 20.0, 20.0), description="size of a mosaic block along a, b and c [unit cells]")
+    )
+    shape: Literal["square", "gauss"] = Field(default="square", description="shape of a mosaic block's transform")
+    mosaic: Mosaic = Field(default=Mosaic(), description="mosaic domains")
+    scan: Scan = Field(default=Scan(), description="rotation during the exposure")
+    b_factor: Number = Field(default=0.0, description="isotropic B factor [Å^2]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.cell is None:
+            if self.orientation.matrix is None and self.orientation.a_matrix is None:
+                yield Problem("cell", None, "")
+            return
+        group = gemmi.find_spacegroup_by_name(self.space_group)
+        if not fits_group(self.cell, group):
+            yield Problem(
+                "cell", list(self.cell), f"a cell of its space group: {group.xhm()} needs {group_needs(group)}"
+            )

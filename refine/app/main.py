@@ -1,0 +1,119 @@
+"""The command line: `refine COMMAND ...`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from refine import __version__
+from refine.errors import InputError
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+Command = Callable[[argparse.Namespace, float], int]
+OVERRIDES = "key.path=value: a setting written over the configuration's, the value in YAML"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line with the nearest way out, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{self.prog}: {message}; see: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
+    """Run a command; returns the exit code: 0 done and converged, 1 not, 2 wrong input, 130 interrupted."""
+    began = time.time() if began is None else began
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        chosen = _parse(given)
+        command: Command = chosen.command
+        return command(chosen, began)
+    except InputError as error:
+        if "--debug" in given:
+            raise
+        print(f"refine: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print("refine: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Overrides may stand anywhere behind the configuration, which argparse's own lists cannot."""
+    parser = _parser()
+    chosen, rest = parser.parse_known_args(arguments)
+    if stray := [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(chosen, "overrides")]:
+        parser.error(f"{stray[0]!r} is neither an option nor of the form key.path=value")
+    if rest:
+        chosen.overrides = rest
+    return chosen
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("refine", description="Refine crystal parameters from X-ray diffraction images.")
+    parser.add_argument("--version", action="version", version=f"refine {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, function: Command, summary: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=f"{summary}.", epilog=f"example: refine {example}")
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        added.set_defaults(command=function)
+        return added
+
+    run = command("run", _run, "Refine against the observed image", "run configs/quickstart.yaml -o out")
+    run.add_argument("-o", "--output", type=Path, help="results directory; default: the configuration's")
+    _add_config(run)
+    simulated = "simulate configs/quickstart.yaml -o model.npz detector.oversample=2"
+    simulate = command("simulate", _simulate, "Write the expected image of the starting crystal", simulated)
+    simulate.add_argument("-o", "--output", type=Path, required=True, help="image: .npz .npy .bin .cbf .img .h5")
+    simulate.add_argument("--noise", action="store_true", help="Poisson and readout noise, drawn from the seed")
+    _add_config(simulate)
+    validated = "validate configs/quickstart.yaml"
+    _add_config(command("validate", _validate, "Check a configuration and the files it names", validated))
+    init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
+    init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="YAML configuration")
+    parser.set_defaults(overrides=[])
+    parser.usage = parser.format_usage().removeprefix("usage: ").rstrip() + " [key.path=value ...]"
+    parser.epilog = f"{OVERRIDES}. {parser.epilog}"
+
+
+def _run(chosen: argparse.Namespace, began: float) -> int:
+    from rich.console import Console
+
+    from refine.app.run import run
+
+    console = Console(highlight=False, soft_wrap=True)
+    return run(chosen.config, chosen.output, chosen.overrides, console, began)
+
+
+def _simulate(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.simulate import simulate
+
+    print(simulate(chosen.config, chosen.output, chosen.overrides, chosen.noise))
+    return 0
+
+
+def _validate(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.prepare import validate
+
+    print("\n".join(validate(chosen.config, chosen.overrides)))
+    return 0
+
+
+def _init(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.prepare import init
+
+    print(init(chosen.config))
+    return 0

@@ -1,0 +1,46 @@
+"""`refine validate` and `refine init`: before the first run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from refine.app.build import build_model, build_problem, image_file
+from refine.app.load import load_config
+from refine.app.template import starter_config
+from refine.errors import InputError
+from refine.io.atomic import write_text
+
+NANOSECONDS_A_STEP = 60  # of value and derivatives on one core, for a rough estimate
+
+
+def validate(path: Path, overrides: Sequence[str]) -> list[str]:
+    """What the configuration stands for, as lines to print; reads every file it names. Raises InputError."""
+    config = load_config(path, overrides)
+    setup = build_model(config)
+    detector, crystal = config.detector, setup.crystal
+    steps = detector.oversample**2 * len(crystal.mosaic.fractions) * setup.experiment.scan.steps
+    fast, slow = detector.beam_center_px
+    lines = [
+        f"{path}: valid",
+        f"lab frame {detector.convention}, pivot {detector.pivot}; beam centre {fast} (fast), {slow} (slow) pixels",
+        f"cell {', '.join(f'{x:.4f}' for x in crystal.cell.tolist())} (Å, degrees), space group {crystal.space_group}",
+        *setup.notes,
+    ]
+    if not config.images:
+        return [*lines, "no image: good for simulate, not for run"]
+    problem = build_problem(config, setup)
+    free = ", ".join(f"{p.name} ({p.size})" for p in problem.space.parameters)
+    seconds = len(problem.pixels) * steps * NANOSECONDS_A_STEP * 1e-9
+    return [
+        *lines,
+        f"image {image_file(config)}: {len(problem.pixels)} of {detector.size[0] * detector.size[1]} pixels used",
+        f"free: {free}",
+        f"{steps} steps a pixel: very roughly {max(seconds, 0.1):.1f} s an iteration on one core",
+    ]
+
+
+def init(path: Path) -> str:
+    """Write a commented starter configuration; refuses to write over a file. Raises InputError."""
+    if path.exists():
+        raise InputError(f"{path}: exists already and is left as it is; give another name, or move it away")
+    write_text(path, starter_config())
+    return f"{path}: a starter configuration; edit it, then: refine validate {path}"

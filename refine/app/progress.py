@@ -1,0 +1,81 @@
+"""What a user sees while a refinement runs: a live line on a terminal, plain lines elsewhere, and always a log."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from refine.app.outcome import Outcome
+from refine.app.results import summary_rows
+from refine.io.atomic import write_text
+from refine.solvers.solution import Record
+
+
+class Progress:
+    """Prints iterations and messages; the log, from when it is opened, has every line, the earlier ones too."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._log: TextIO | None = None
+        self._kept: list[str] = []
+        self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+        if self._log:
+            self._log.close()
+
+    def say(self, line: str) -> None:
+        """A message on screen and in the log."""
+        self.console.print(Text(line))
+        self._write(line)
+
+    def iteration(self, record: Record) -> None:
+        """One line an iteration: in place on a terminal, below one another elsewhere."""
+        line = iteration_line(record)
+        if self._live:
+            self._live.update(Text(line), refresh=True)
+        else:
+            self.console.print(Text(line))
+        self._write(line)
+
+    def open_log(self, path: Path) -> None:
+        """Write the log to a file from here on. Raises InputError where that cannot be."""
+        write_text(path, "".join(line + "\n" for line in self._kept))
+        self._log = path.open("a", encoding="utf-8")
+
+    def _write(self, line: str) -> None:
+        if self._log is None:
+            self._kept.append(line)
+        else:
+            self._log.write(line + "\n")
+            self._log.flush()
+
+
+def iteration_line(record: Record) -> str:
+    """Iteration, loss, largest shift still to come in esd, gradient norm, seconds."""
+    remaining = "" if record.remaining is None else f"  shift/esd {record.remaining:9.2e}"
+    refused = "" if record.accepted else "  (refused)"
+    return (
+        f"iteration {record.iteration:3d}  loss {record.loss:.6f}{remaining}  |gradient| {record.gradient_norm:9.2e}"
+        f"  {record.seconds:6.1f} s{refused}"
+    )
+
+
+def summary_lines(outcome: Outcome) -> list[str]:
+    """The table of start, value(esd) and shift as plain lines."""
+    header = ("parameter", "start", "value(esd)", "shift", "unit")
+    rows = [header, *summary_rows(outcome)]
+    widths = [max(len(row[k]) for row in rows) for k in range(5)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

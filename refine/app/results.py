@@ -1,0 +1,189 @@
+"""The results directory of a run."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from refine import __version__
+from refine.app.config import Config
+from refine.app.load import dump_config
+from refine.app.outcome import Estimate, Outcome
+from refine.io.atomic import write_text
+from refine.io.geometries import Panel, experiment_list, mosflm_matrix_text, to_dials_frame, write_expt
+from refine.io.images import write_image
+from refine.io.results import write_csv, write_yaml
+from refine.model.conventions import frame_change
+from refine.model.forward import expected_image
+from refine.problem.problem import ImageProblem
+from refine.solvers.solution import Record, Solution
+
+ALWAYS = {"cell", "orientation"}  # reported under names of their own
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was run: the configuration, its image, the loss of the given start, when it began, how long it took."""
+
+    config: Config
+    image: Path
+    initial_loss: float
+    started: datetime
+    seconds: float
+
+
+def trace_row(problem: ImageProblem, record: Record) -> list[float | str]:
+    """An iteration as a row of trace.csv."""
+    remaining = "" if record.remaining is None else record.remaining
+    values = problem.space.physical(record.z).tolist()
+    return [
+        record.iteration,
+        record.loss,
+        int(record.accepted),
+        record.gradient_norm,
+        remaining,
+        record.seconds,
+        *values,
+    ]
+
+
+def write_trace(directory: Path, problem: ImageProblem, rows: list[list[float | str]]) -> None:
+    """trace.csv: a row an iteration."""
+    header = ["iteration", "loss", "accepted", "gradient_norm", "largest_shift_over_esd", "seconds"]
+    write_csv(directory / "trace.csv", [*header, *problem.space.names], rows)
+
+
+def write_results(directory: Path, run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> None:
+    """Everything but the trace and the log; result.yaml last, so that where it is, the rest is."""
+    write_text(directory / "config.resolved.yaml", dump_config(run.config))
+    _write_correlations(directory / "correlations.csv", outcome)
+    write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
+    _write_matrix(directory / "A.mat", run.config, outcome)
+    write_expt(directory / "refined.expt", _experiments(run, outcome))
+    write_yaml(directory / "result.yaml", result_record(run, problem, solution, outcome))
+
+
+def result_record(run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> dict[str, Any]:
+    """The content of result.yaml."""
+    estimates, crystal = outcome.estimates, outcome.model.crystal
+    image = {
+        "file": str(run.image),
+        "misset_deg": estimates["orientation"].as_yaml(),
+        "a_matrix": crystal.a_matrix.flatten().tolist(),
+        **{name: e.as_yaml() for name, e in estimates.items() if name not in ALWAYS},
+    }
+    return {
+        "status": solution.status.value,
+        "reason": solution.reason,
+        "cell": estimates["cell"].as_yaml(),
+        "images": [image],
+        "loss": _loss_record(run, problem, solution, outcome),
+        "optimizer": {
+            "name": run.config.refinement.optimizer.name,
+            "iterations": solution.iterations,
+            "value_evaluations": problem.counts.values,
+            "gradient_evaluations": problem.counts.gradients,
+            "jacobian_evaluations": problem.counts.jacobians,
+        },
+        "correlations": "correlations.csv",
+        "wall_seconds": round(run.seconds, 3),
+        "provenance": _provenance(run, problem),
+    }
+
+
+def _loss_record(run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> dict[str, Any]:
+    fit = outcome.fit
+    return {
+        "name": problem.noise.name,
+        "initial": run.initial_loss,
+        "final": float(solution.quadratic.value),
+        "reduced_deviance": fit.reduced_deviance,
+        "expected_deviance": fit.expected,
+        "expected_deviance_sd": fit.expected_sd,
+        "pixels_used": fit.pixels_used,
+    }
+
+
+def _provenance(run: Run, problem: ImageProblem) -> dict[str, Any]:
+    return {
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "device": str(problem.observation.photons.device),
+        "dtype": run.config.dtype,
+        "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
+        "started": run.started.isoformat(timespec="seconds"),
+    }
+
+
+def _write_correlations(path: Path, outcome: Outcome) -> None:
+    rows = [[name, *row] for name, row in zip(outcome.names, outcome.correlation.tolist(), strict=True)]
+    write_csv(path, ["", *outcome.names], rows)
+
+
+def _write_matrix(path: Path, config: Config, outcome: Outcome) -> None:
+    crystal, beam = outcome.model.crystal, outcome.model.experiment.beam
+    mosflm = frame_change(config.detector.convention, "mosflm") @ crystal.a_matrix.cpu().numpy()
+    write_text(path, mosflm_matrix_text(mosflm, float(beam.wavelength), crystal.cell.tolist()))
+
+
+def _experiments(run: Run, outcome: Outcome) -> dict[str, Any]:
+    """The refined experiment as DIALS describes it, in the DIALS lab frame."""
+    (crystal, experiment), config = outcome.model, run.config
+    beam, detector, scan = experiment.beam, experiment.detector, experiment.scan
+    turn = to_dials_frame(config.detector.convention)
+    frame = [(turn @ vector.cpu().numpy()).tolist() for vector in detector.frame()]
+    kahn = 0.0 if beam.polarization is None else float(beam.polarization)
+    normal = torch.linalg.cross(beam.direction, beam.polarization_axis)
+    pixel = float(detector.pixel_size)
+    rotating = config.crystal.scan.osc != 0
+    panel = Panel(
+        origin=frame[0],
+        fast=frame[1],
+        slow=frame[2],
+        image_size=(detector.size[1], detector.size[0]),
+        pixel_size=(pixel, pixel),
+        trusted_range=(-1e9 if config.detector.offset else 0.0, config.detector.saturation or 1e9),
+        gain=config.detector.gain,
+        pedestal=config.detector.offset,
+    )
+    return experiment_list(
+        beam_direction=(turn @ beam.direction.cpu().numpy()).tolist(),
+        wavelength=float(beam.wavelength),
+        polarization_normal=(turn @ normal.cpu().numpy()).tolist(),
+        polarization_fraction=(1 + kahn) / 2,
+        panels=[panel],
+        real_space=(crystal.real_space.cpu().numpy() @ np.asarray(turn).T).tolist(),
+        space_group=crystal.space_group,
+        image=run.image,
+        scan=(float(scan.phi0), float(scan.osc)) if rotating else None,
+        spindle=(turn @ scan.axis.cpu().numpy()).tolist() if rotating else None,
+    )
+
+
+def summary_rows(outcome: Outcome) -> list[tuple[str, str, str, str, str]]:
+    """Label, start, value with esd, shift and unit of every reported number, for a table."""
+    return [row for estimate in outcome.estimates.values() for row in _rows(estimate)]
+
+
+def _rows(estimate: Estimate) -> list[tuple[str, str, str, str, str]]:
+    rows = []
+    for i, label in enumerate(estimate.labels):
+        start, value = float(estimate.start[i]), float(estimate.value[i])
+        esd = None if estimate.esd is None else float(estimate.esd[i])
+        shift = "fixed" if esd is None else "by symmetry" if esd == 0 else f"{value - start:+.4f}"
+        rows.append((label, f"{start:.4f}", with_esd(value, esd), shift, estimate.units[i]))
+    return rows
+
+
+def with_esd(value: float, esd: float | None) -> str:
+    """Crystallographers' notation: 68.071 +- 0.021 is 68.07(2), 68.0712 +- 0.0014 is 68.0712(14); bare without esd."""
+    if not esd or esd != esd:
+        return f"{value:.4f}"
+    digits = max(0, -int(np.floor(np.log10(esd))))
+    if round(esd * 10**digits) == 1:
+        digits += 1
+    return f"{value:.{digits}f}({round(esd * 10**digits)})"

@@ -1,0 +1,61 @@
+"""`refine simulate`: the expected image of a configuration's starting crystal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from refine.app.build import Setup, build_model, choose_interference
+from refine.app.config import Config
+from refine.app.load import load_config
+from refine.errors import InputError
+from refine.io.images import write_image
+from refine.model.forward import expected_image
+
+MOST_COUNTS = 1e15  # photons; NumPy's Poisson generator refuses much more
+
+
+def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) -> str:
+    """Write the image to `output`, whose suffix chooses the format; returns a line that says what was written.
+
+    Pixels hold ADU: photons times detector.gain plus detector.offset; with `noise` the photons are Poisson counts
+    drawn from the configuration's seed, and readout noise is added. Raises InputError.
+    """
+    config = load_config(path, overrides)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    setup = build_model(config)
+    expected = expected_image(setup.crystal, setup.experiment, interference=choose_interference(config)).cpu().numpy()
+    image = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
+    write_image(output, image, _header(config, setup))
+    size = f"{image.shape[0]} x {image.shape[1]} pixels (slow x fast)"
+    return f"{output}: {size}, largest {image.max():.6g}, sum {image.sum():.6g}"
+
+
+def _noisy(expected: np.ndarray, config: Config) -> np.ndarray:
+    if expected.max() > MOST_COUNTS:
+        raise InputError(
+            f"--noise: the brightest pixel expects {expected.max():.1e} photons, accepted: up to {MOST_COUNTS:.0e};"
+            " lower beam.fluence"
+        )
+    detector, generator = config.detector, np.random.default_rng(config.seed)
+    counts = generator.poisson(np.maximum(expected, 0)) * detector.gain + detector.offset
+    return np.asarray(counts + generator.normal(0, detector.readout_noise, expected.shape))
+
+
+def _header(config: Config, setup: Setup) -> dict[str, str | float]:
+    detector, scan = config.detector, config.crystal.scan
+    fast, slow = detector.beam_center_px
+    return {
+        "PIXEL_SIZE": detector.pixel_size,
+        "DISTANCE": detector.distance,
+        "WAVELENGTH": config.beam.wavelength,
+        "BEAM_CENTER_X": fast * detector.pixel_size,
+        "BEAM_CENTER_Y": slow * detector.pixel_size,
+        "Beam_xy": f"({fast}, {slow}) pixels",
+        "PHI": scan.phi0,
+        "OSC_START": scan.phi0,
+        "OSC_RANGE": scan.osc,
+        "TWOTHETA": float(setup.experiment.detector.twotheta),
+    }

@@ -1,0 +1,93 @@
+"""The commented configuration that `refine init` writes."""
+
+from collections.abc import Sequence
+
+from refine.app.config_errors import show
+
+_TEXT = """\
+# Configuration of refine. Paths are relative to this file. Lines that start with '#' directly before a key are
+# optional and show its default, or an example where the line says so.
+title: {title}
+images:
+  - file: {image}
+    #mask: null                     # file of the image's shape, nonzero = use the pixel
+
+beam:
+  wavelength: {wavelength}  # Å
+  #fluence: 1.2593201528622709e29   # photons/m^2; or flux (photons/s) + exposure (s) + size (mm)
+  #polarization: 0.0                # Kahn factor, -1 to 1; null turns the correction off
+
+detector:
+  distance: {distance}  # mm, sample to the direct-beam spot
+  pixel_size: {pixel_size}  # mm
+  size: {size}  # [slow, fast] pixels
+  beam_center_px: {beam_center_px}  # [fast, slow] pixels; the outer corner of the first pixel is (0, 0)
+  #convention: mosflm               # lab frame: mosflm | xds | dials
+  #rotations: {{x: 0, y: 0, z: 0, twotheta: 0, pivot: null}}   # degrees; pivot: beam | sample
+  #gain: 1.0                        # ADU/photon
+  #offset: 0.0                      # ADU at zero photons
+  #readout_noise: 0.0               # ADU rms
+  #saturation: null                 # ADU; pixels at or above it are masked
+  #oversample: 1                    # sub-pixels along each pixel edge
+
+crystal:
+  cell: {cell}  # a b c (Å), alpha beta gamma (degrees): the starting cell
+  space_group: {space_group}  # ties the cell's parameters
+  orientation:
+    misset_deg: {misset_deg}  # degrees about lab x, y and z, in that order
+    #matrix: A.mat                  # example: the orientation from a MOSFLM matrix file
+  #cells: [20, 20, 20]              # unit cells along a, b and c
+  #shape: square                    # square | gauss
+  #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # spread in degrees
+  #scan: {{phi0: 0, osc: 0, steps: 1}}   # degrees, about the spindle
+  #b_factor: 0.0                    # Å^2
+
+structure_factors:
+  file: {structure_factors}  # h k l F text (complete P1 list), or .mtz
+  #column: null                     # amplitude column of an .mtz
+  #default: 0.0                     # F (electrons) where the list has none
+
+#background: {{model: none}}          # none | constant | plane | file; value and slope in photons/pixel
+
+refinement:
+  free: [cell, orientation, scale]  # also cells, mosaic, b_factor, wavelength, distance, beam_center, background, ...
+  #loss: poisson                    # poisson | gaussian
+  #resolution: {{min: null, max: null}}   # Å: min is the high-resolution limit
+  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | adam
+  #strategy: auto                   # auto = coarse to fine when the start may be far | single
+  #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
+
+#output: {{directory: run}}
+#compatibility: []                   # or [corner_factors]: solid angle and polarization as nanoBragg.c takes them
+#device: auto                        # auto | cpu | cuda
+#dtype: float64                      # float64 | float32
+#threads: null                       # CPU threads
+#seed: 0
+"""
+
+
+def starter_config(
+    *,
+    title: str = "my crystal",
+    image: str = "image.npz",
+    wavelength: float = 1.0,
+    distance: float = 100.0,
+    pixel_size: float = 0.1,
+    size: Sequence[int] = (512, 512),
+    beam_center_px: Sequence[float] = (256.0, 256.0),
+    cell: Sequence[float] = (70, 80, 90, 85, 95, 105),
+    space_group: str = "P1",
+    misset_deg: Sequence[float] = (0, 0, 0),
+    structure_factors: str = "F.hkl",
+) -> str:
+    """A commented YAML configuration to edit, with these values as its required keys.
+
+    wavelength in Å; distance and pixel_size in mm; size as slow, fast and beam_center_px as fast, slow, in pixels;
+    cell in Å and degrees; misset_deg in degrees.
+    """
+    values = dict(locals())
+    return _TEXT.format_map({name: _flow(value) for name, value in values.items()})
+
+
+def _flow(value: object) -> str:
+    return show(list(value) if isinstance(value, tuple) else value, longest=10_000)

@@ -1,0 +1,302 @@
+"""Detector images and masks: arrays are (slow, fast), values as stored in the file (ADU or photons).
+
+The content decides the format, the suffix only where the content has no signature (raw float32 `.bin`).
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.errors import InputError
+from refine.io.atomic import write_bytes
+from refine.io.image_writers import CBF_BINARY_START, WRITERS, md5
+from refine.io.reading import guarded, read_content, read_head
+
+if TYPE_CHECKING:
+    import h5py
+
+Shape = tuple[int, int]
+
+_ACCEPTED = (
+    ".npz, .npy, .bin (raw float32), .cbf, .img (SMV), .tif or .h5/.nxs; .cbf, .img and .tif also as .gz or .bz2"
+)
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_CBF_SECTION = re.compile(rb"--CIF-BINARY-FORMAT-SECTION--\r?\n")
+_CBF_TYPES = {f"{sign} {bits}-bit integer": f"{sign[0].replace('s', 'i')}{bits // 8}"
+              for sign in ("signed", "unsigned") for bits in (8, 16, 32, 64)}  # fmt: skip
+_SMV_TYPES = {
+    "unsigned char": "u1", "signed char": "i1", "unsigned short": "u2", "short": "i2", "signed short": "i2",
+    "unsigned long": "u4", "long": "i4", "signed long": "i4", "float": "f4", "float IEEE": "f4", "double": "f8",
+}  # fmt: skip
+_HDF5_NAMES = ("image", "entry/data/data", "entry/data/data_000001")
+_HDF5_MASK = "entry/instrument/detector/pixel_mask"
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """One image as read.
+
+    values: float64 (slow, fast), as stored; float images may hold NaN.
+    valid:  bool (slow, fast), False where the detector itself marks a pixel as gap, bad or saturated.
+    note:   one line on what was recognised.
+    """
+
+    values: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    note: str
+
+
+class _Pixels(NamedTuple):
+    array: NDArray[Any]
+    format: str
+    masked: NDArray[Any] | None = None
+
+
+def read_image(path: str | Path, shape: Shape | None = None) -> RawImage:
+    """Read one detector image.
+
+    `shape` is (slow, fast) in pixels, or None where the file says it; raw `.bin` files need it.
+    In integer images -1 and -2 (unless lower values show that the counts are signed), the type's lowest value,
+    and the all-ones value of unsigned types of 16 bits and more are not valid. Raises InputError.
+    """
+    pixels = _load(Path(path), shape, ("image",))
+    valid = _validity(pixels.array)
+    if pixels.masked is not None and pixels.masked.shape == valid.shape:
+        valid &= pixels.masked == 0
+    slow, fast = valid.shape
+    note = f"{pixels.format}, {slow} x {fast} (slow x fast) {pixels.array.dtype}, {np.sum(~valid)} pixels marked bad"
+    return RawImage(pixels.array.astype(np.float64), valid, note)
+
+
+def read_mask(path: str | Path, shape: Shape | None = None) -> NDArray[np.bool_]:
+    """Read a mask in any image format (npz key 'mask' or 'image'): bool (slow, fast), nonzero = use. NaN = do not use.
+
+    Raises InputError.
+    """
+    array = _load(Path(path), shape, ("mask", "image")).array
+    return np.asarray(np.nan_to_num(array) != 0)
+
+
+def write_image(path: str | Path, image: NDArray[Any], header: Mapping[str, str | float] | None = None) -> None:
+    """Write `image`, (slow, fast) photons, atomically; the suffix chooses the format.
+
+    .npz (key 'image') and .npy hold float64, .bin raw little-endian float32, .h5 float32 at /entry/data/data (also
+    'image'). .cbf cannot store fractions in its byte-offset compression: values are rounded to int32. .img (SMV) holds
+    unsigned 16 bit: rounded and clipped to 0..65535. `header` (PIXEL_SIZE mm, DISTANCE mm, WAVELENGTH Å, PHI and
+    OSC_RANGE degrees, ...) goes into .cbf, .img and .h5; .cbf translates these five to miniCBF's names and units, and
+    DIALS imports it where `header` has all of the first three and Beam_xy ("(fast, slow) pixels"), and the file name
+    has a number. Raises InputError.
+    """
+    writer = WRITERS.get(Path(path).suffix.lower())
+    if writer is None:
+        raise InputError(f"{path}: unknown image suffix '{Path(path).suffix}'; accepted are {', '.join(WRITERS)}")
+    array = _as_image(path, np.asarray(image))
+    buffer = io.BytesIO()
+    try:
+        writer(buffer, array, header or {})
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    write_bytes(path, buffer.getvalue())
+
+
+def _load(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
+    pixels = _read_any(path, shape, keys)
+    if not isinstance(pixels.array, np.ndarray):
+        raise InputError(f"{path}: holds no image")
+    array = _as_image(path, pixels.array)
+    if shape is not None and array.shape != tuple(shape):
+        raise InputError(
+            f"image {path} is {array.shape[0]} x {array.shape[1]} (slow x fast), detector.size says "
+            f"{shape[0]} x {shape[1]}; correct detector.size or give another file"
+        )
+    return pixels._replace(array=array)
+
+
+def _read_any(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
+    if read_head(path).startswith(_HDF5_MAGIC):
+        return _read_hdf5(path)
+    content = path.read_bytes() if path.suffix.lower() == ".bin" else read_content(path)
+    if path.suffix.lower() == ".bin":
+        return _read_raw(path, content, shape)
+    if content.startswith(b"PK\x03\x04"):
+        return _read_npz(path, content, keys)
+    if content.startswith(b"{") and b"HEADER_BYTES" in content[:64]:
+        return _read_smv(path, content)
+    for magic, reader in _READERS.items():
+        if content.startswith(magic):
+            return reader(path, content)
+    raise InputError(
+        f"{path}: not a known image ({len(content)} bytes, begins {content[:8]!r}); accepted are {_ACCEPTED}"
+    )
+
+
+def _as_image(path: str | Path, array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind not in "buif":
+        raise InputError(f"{path}: holds {array.dtype} values; accepted are integers or real numbers")
+    if array.ndim > 2 and array.size and int(np.prod(array.shape[:-2])) == 1:
+        array = array.reshape(array.shape[-2:])
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(
+            f"{path}: holds an array of shape {array.shape}; accepted is one image of (slow, fast) pixels: "
+            "cut a single frame out of a stack"
+        )
+    return array
+
+
+def _validity(array: NDArray[Any]) -> NDArray[np.bool_]:
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        return np.asarray(array != np.iinfo(array.dtype).max)
+    if array.dtype.kind != "i":
+        return np.ones(array.shape, dtype=bool)
+    valid = array != np.iinfo(array.dtype).min
+    # Detectors that count noise in signed ADU store -1 and -2 as ordinary values, beside lower ones.
+    signed = bool(np.any(valid & (array < -2)))
+    return np.asarray(valid if signed else valid & (array >= 0))
+
+
+def _read_raw(path: Path, content: bytes, shape: Shape | None) -> _Pixels:
+    if shape is None:
+        raise InputError(f"{path}: a raw float32 file has no header; give its size as detector.size: [slow, fast]")
+    slow, fast = shape
+    if len(content) != 4 * slow * fast:
+        raise InputError(
+            f"{path}: holds {len(content)} bytes = {len(content) / 4:g} float32 values, detector.size says "
+            f"{slow} x {fast} = {slow * fast}; correct detector.size or give another file"
+        )
+    return _Pixels(np.frombuffer(content, "<f4").reshape(slow, fast), "raw float32")
+
+
+def _read_npz(path: Path, content: bytes, keys: tuple[str, ...]) -> _Pixels:
+    with guarded(path, "an npz archive"), np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        key = next((key for key in keys if key in archive), None)
+        if key is None:
+            found = ", ".join(map(repr, archive.keys())) or "none"
+            raise InputError(
+                f"{path}: has no key '{keys[0]}' (found: {found}); save it as numpy.savez(file, {keys[0]}=...)"
+            )
+        return _Pixels(archive[key], f"npz key '{key}'")
+
+
+def _read_npy(path: Path, content: bytes) -> _Pixels:
+    with guarded(path, "a npy array"):
+        return _Pixels(np.load(io.BytesIO(content), allow_pickle=False), "npy")
+
+
+def _read_smv(path: Path, content: bytes) -> _Pixels:
+    with guarded(path, "an SMV image"):
+        text = content[: int(_field(content[:512].decode("latin-1"), "HEADER_BYTES"))].decode("latin-1")
+        header = {key: value.strip() for key, value in re.findall(r"(\w+)\s*=([^;\n}]*)", text)}
+        name = header.get("Data_type", header.get("TYPE", "unsigned_short")).replace("_", " ").removesuffix(" int")
+        if name not in _SMV_TYPES:
+            raise InputError(f"{path}: SMV pixels of type '{name}'; accepted are {', '.join(_SMV_TYPES)}")
+        order = ">" if "big" in header.get("BYTE_ORDER", "little_endian") else "<"
+        size = (int(header["SIZE2"]), int(header["SIZE1"]))
+        count = _pixel_count(size)
+        return _Pixels(np.frombuffer(content, order + _SMV_TYPES[name], count, len(text)).reshape(size), "SMV")
+
+
+def _read_cbf(path: Path, content: bytes) -> _Pixels:
+    with guarded(path, "a CBF image"):
+        sections = len(_CBF_SECTION.findall(content))
+        if sections > 1:
+            raise InputError(
+                f"{path}: holds {sections} images (full imgCBF); accepted is a CBF of one: save it as .npz"
+            )
+        start = content.index(CBF_BINARY_START)
+        header = content[:start].decode("latin-1")
+        names = ("X-Binary-Size-Second-Dimension", "X-Binary-Size-Fastest-Dimension")
+        size = (int(_field(header, names[0])), int(_field(header, names[1])))
+        raw = content[start + 4 : start + 4 + int(_field(header, "X-Binary-Size"))]
+        _check_cbf(path, header, raw)
+        dtype = _CBF_TYPES[_field(header, "X-Binary-Element-Type")]
+        return _Pixels(_byte_offset(raw, _pixel_count(size)).astype(dtype).reshape(size), "CBF")
+
+
+def _check_cbf(path: Path, header: str, raw: bytes) -> None:
+    compression = _field(header, "conversions")
+    if compression != "x-CBF_BYTE_OFFSET":
+        raise InputError(f"{path}: CBF compression {compression}; accepted is x-CBF_BYTE_OFFSET: convert the image")
+    if len(raw) != int(_field(header, "X-Binary-Size")):
+        raise ValueError(f"{len(raw)} bytes of pixels, header says {_field(header, 'X-Binary-Size')}")
+    if "Content-MD5" in header and md5(raw) != _field(header, "Content-MD5"):
+        raise ValueError("the pixels do not have the checksum the header gives")
+
+
+def _byte_offset(raw: bytes, count: int) -> NDArray[Any]:
+    from fabio.compression import decByteOffset
+
+    # Zeros behind the stream decode to one pixel each, and keep the decoder inside its buffer on a cut stream.
+    padding = 16
+    decoded = np.asarray(decByteOffset(raw + bytes(padding), None, "int64"))
+    if decoded.size != count + padding:
+        raise ValueError(f"{decoded.size - padding} pixels stored, header says {count}")
+    return decoded[:count]
+
+
+def _field(header: str, name: str) -> str:
+    match = re.search(rf'\b{name}\s*[:=]\s*"?([^";\r\n]+)', header)
+    if match is None:
+        raise ValueError(f"{name} missing from the header")
+    return match[1].strip()
+
+
+def _pixel_count(size: Shape) -> int:
+    if min(size) < 1:
+        raise ValueError(f"size {size[0]} x {size[1]}")
+    return size[0] * size[1]
+
+
+def _read_tiff(path: Path, content: bytes) -> _Pixels:
+    from fabio.tifimage import TifImage
+
+    with guarded(path, "a TIFF image"):
+        return _Pixels(np.asarray(TifImage().read(io.BytesIO(content)).data), "TIFF")
+
+
+_READERS: dict[bytes, Callable[[Path, bytes], _Pixels]] = {
+    b"\x93NUMPY": _read_npy,
+    b"###CBF": _read_cbf,
+    b"II*\0": _read_tiff,
+    b"MM\0*": _read_tiff,
+}
+
+
+def _read_hdf5(path: Path) -> _Pixels:
+    import h5py
+    import hdf5plugin  # noqa: F401  (registers the compression filters of Eiger files)
+
+    with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
+        dataset = _hdf5_dataset(path, file)
+        if int(np.prod(dataset.shape[:-2])) != 1:
+            raise InputError(
+                f"{path}: dataset {dataset.name} has shape {dataset.shape}; accepted is one frame of (slow, fast) "
+                "pixels: cut a single frame out"
+            )
+        mask = file.get(_HDF5_MASK)
+        masked = np.asarray(mask[()]) if isinstance(mask, h5py.Dataset) else None
+        return _Pixels(np.asarray(dataset[()]), f"HDF5 dataset {dataset.name}", masked)
+
+
+def _hdf5_dataset(path: Path, file: "h5py.File") -> "h5py.Dataset":
+    import h5py
+
+    for name in _HDF5_NAMES:
+        if isinstance(dataset := file.get(name), h5py.Dataset):
+            return dataset
+        if dataset is None and isinstance(link := file.get(name, getlink=True), h5py.ExternalLink):
+            raise InputError(
+                f"{path}: its pixels are in {link.filename}, which cannot be opened; put it beside this file"
+            )
+    found: dict[str, h5py.Dataset] = {}
+    file.visititems(lambda name, node: found.update({name: node} if isinstance(node, h5py.Dataset) else {}))
+    flat = [node for node in found.values() if node.ndim == 2]
+    if len(flat) == 1:
+        return flat[0]
+    names = ", ".join(f"{name} {node.shape}" for name, node in found.items()) or "none"
+    raise InputError(f"{path}: no dataset 'image' or 'entry/data/data', nor a single 2-D one (found: {names})")

@@ -1,0 +1,1 @@
+"""Frozen nouns of the experiment and the forward model made of `refine.physics`."""

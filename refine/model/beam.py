@@ -1,0 +1,24 @@
+"""The incident beam."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+THOMSON_CROSS_SECTION = 7.94079248018965e-30  # m^2, classical electron radius squared, nanoBragg.c's value
+UNIT_FLUENCE = 1 / THOMSON_CROSS_SECTION  # photons/m^2 that make the prefactor of the image 1
+
+
+@dataclass(frozen=True)
+class Beam:
+    """A monochromatic parallel beam.
+
+    wavelength: () Å. direction: (3,) unit vector the photons travel along, lab frame.
+    fluence: () photons/m^2. polarization: () Kahn factor, or None for no correction.
+    polarization_axis: (3,) direction of the electric vector.
+    """
+
+    wavelength: Tensor
+    direction: Tensor
+    fluence: Tensor
+    polarization: Tensor | None
+    polarization_axis: Tensor

@@ -1,0 +1,71 @@
+"""The simulator: crystal and experiment in, expected photons out."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from refine.model.beam import THOMSON_CROSS_SECTION
+from refine.model.crystal import Crystal
+from refine.model.experiment import Experiment
+from refine.model.pixels import Pixels
+from refine.physics.fused import fused_interference
+from refine.physics.interference import Steps
+from refine.physics.polarization import polarization
+from refine.physics.scattering import rays, scattering_vectors
+from refine.physics.solid_angle import solid_angle
+from refine.physics.structure_factor import debye_waller
+
+Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps], Tensor]
+
+
+def expected_photons(
+    crystal: Crystal, experiment: Experiment, pixels: Pixels, interference: Interference = fused_interference
+) -> Tensor:
+    """Expected photons (P,) in a list of pixels, background included.
+
+    r_e^2 fluence sum_steps |F|^2 L times solid angle, polarisation and Debye-Waller factor, averaged over the
+    sub-pixels. Differentiable in every tensor of `crystal` and `experiment`; `interference` is the fused sum over
+    the crystal's steps or its reference, `refine.physics.interference.interference`.
+    """
+    beam, detector = experiment.beam, experiment.detector
+    ray, distance = rays(detector.positions(pixels))
+    scattering = scattering_vectors(ray, beam.direction, beam.wavelength)
+    steps, angles = _steps(crystal, experiment)
+    points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
+    bragg = points.unflatten(0, scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
+    intensity = (bragg * _pixel_factor(experiment, ray, distance)).mean(0)
+    per_intensity = THOMSON_CROSS_SECTION * beam.fluence * experiment.scale
+    return per_intensity * intensity + experiment.background.photons(pixels)
+
+
+def expected_image(
+    crystal: Crystal, experiment: Experiment, tile: int = 1 << 16, interference: Interference = fused_interference
+) -> Tensor:
+    """Expected photons (slow, fast) of the whole detector, computed in tiles of at most `tile` pixels; no gradient."""
+    pixels = Pixels.whole(experiment.detector.size, experiment.detector.distance)
+    with torch.no_grad():
+        tiles = [expected_photons(crystal, experiment, part, interference) for _, part in pixels.tiles(tile)]
+    return torch.cat(tiles).reshape(experiment.detector.size)
+
+
+def _pixel_factor(experiment: Experiment, ray: Tensor, distance: Tensor) -> Tensor:
+    """Solid angle times polarisation (S, P), or (1, P), for rays (3, S, P) to sub-pixels `distance` (S, P) mm away.
+
+    nanoBragg.c, without -oversample_omega and -oversample_polar, takes both at the first sub-pixel for all of them.
+    """
+    beam, detector = experiment.beam, experiment.detector
+    if detector.corner_factors:
+        ray, distance = ray[:, :1], distance[:1]
+    factor = solid_angle(distance, detector.frame().normal_distance, detector.pixel_size)
+    if beam.polarization is None:
+        return factor
+    return factor * polarization(beam.direction[:, None, None], ray, beam.polarization_axis, beam.polarization)
+
+
+def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
+    """What the sum over steps holds fixed, and its angles (3,) in radians: mosaic spread, phi0, osc."""
+    factors, mosaic, scan = experiment.structure_factors, crystal.mosaic, experiment.scan
+    angles = torch.deg2rad(torch.stack([mosaic.spread_deg, scan.phi0, scan.osc]))
+    fixed = (mosaic.axes, mosaic.fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
+    return Steps(*fixed), angles

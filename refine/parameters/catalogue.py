@@ -1,0 +1,296 @@
+"""Every parameter that can be refined, by the name it has in `refinement.free`.
+
+Each maker takes the starting model and returns the `Parameter`. Steps of z: see `Parameter`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from refine.errors import InputError
+from refine.parameters.parameter import Model, Parameter
+from refine.parameters.symmetry import metric_basis
+from refine.parameters.transforms import Transform, positive, shifted
+from refine.physics.cell import cell_of_metric, reciprocal_metric
+from refine.physics.rotation import misset_angles, misset_rotation, rotation_vector, vector_rotation
+
+Maker = Callable[[Model], Parameter]
+CELL_LABELS = ("a", "b", "c", "alpha", "beta", "gamma")
+MISSET_LABELS = ("misset_x", "misset_y", "misset_z")
+LENGTH_RANGE = 0.2  # a cell edge further than this fraction from its start is another crystal
+ANGLE_RANGE = 10.0  # likewise for a cell angle, degrees
+
+
+def cell(start: Model) -> Parameter:
+    """The reciprocal metric tensor in the basis the space group allows; a unit of z changes a* by about 0.1 %."""
+    value = start.crystal.cell
+    metric = reciprocal_metric(value)
+    lengths = torch.sqrt(torch.diagonal(metric))
+    basis = metric_basis(start.crystal.space_group).to(value)
+    relative = basis / (lengths[:, None] * lengths)
+    basis = basis * (2e-3 / relative.flatten(1).abs().amax(1))[:, None, None]
+    flat = basis.flatten(1).T
+
+    def read(z: Tensor) -> Tensor:
+        return cell_of_metric(torch.linalg.inv(metric + (flat @ z).reshape(3, 3)))
+
+    def encode(wanted: Tensor) -> Tensor:
+        return torch.linalg.lstsq(flat, (reciprocal_metric(wanted) - metric).reshape(9, 1)).solution[:, 0]
+
+    def place(model: Model, z: Tensor) -> Model:
+        return model._replace(crystal=replace(model.crystal, cell=read(z)))
+
+    reach = torch.cat([value[:3] * LENGTH_RANGE, torch.full_like(value[3:], ANGLE_RANGE)])
+    units = ("Å",) * 3 + ("degrees",) * 3
+    return Parameter("cell", CELL_LABELS, units, len(basis), read, place, encode, value - reach, value + reach)
+
+
+def orientation(start: Model, misset_deg: Tensor | None = None) -> Parameter:
+    """A small rotation of the starting orientation about the lab axes, reported as misset angles.
+
+    `misset_deg` (3,) is the start as the user wrote it: reported angles are those from the same reference, on the
+    same branch. A unit of z is 0.1 degrees.
+    """
+    turned = start.crystal.orientation
+    first = turned.new_zeros(3) if misset_deg is None else misset_deg
+    reference = misset_rotation(first).T @ turned
+
+    def rotation(z: Tensor) -> Tensor:
+        return vector_rotation(torch.deg2rad(0.1 * z)) @ turned
+
+    def read(z: Tensor) -> Tensor:
+        return _nearest_branch(misset_angles(rotation(z) @ reference.T), first)
+
+    def encode(wanted: Tensor) -> Tensor:
+        return 10 * torch.rad2deg(rotation_vector(misset_rotation(wanted) @ reference @ turned.T))
+
+    def place(model: Model, z: Tensor) -> Model:
+        return model._replace(crystal=replace(model.crystal, orientation=rotation(z)))
+
+    anywhere = torch.full_like(first, torch.inf)
+    return Parameter("orientation", MISSET_LABELS, ("degrees",) * 3, 3, read, place, encode, -anywhere, anywhere)
+
+
+def _nearest_branch(angles: Tensor, near: Tensor) -> Tensor:
+    """The same rotation's angles (3,) nearest `near`: (x, y, z) or (x + 180, 180 - y, z + 180), whole turns apart."""
+    other = torch.stack([angles[0] + 180, 180 - angles[1], angles[2] + 180])
+    both = [branch + 360 * torch.round((near - branch) / 360) for branch in (angles, other)]
+    closer = torch.linalg.vector_norm(both[0] - near) <= torch.linalg.vector_norm(both[1] - near)
+    return torch.where(closer, both[0], both[1])
+
+
+def _block(
+    name: str,
+    labels: tuple[str, ...],
+    unit: str,
+    transform: Transform,
+    put: Callable[[Model, Tensor], Model],
+    start: Tensor,
+    lower: float = -torch.inf,
+    upper: float = torch.inf,
+) -> Parameter:
+    """A parameter whose coordinates stand one for one for its values (n,)."""
+
+    def place(model: Model, z: Tensor) -> Model:
+        return put(model, transform.decode(z))
+
+    limits = (torch.full_like(start, limit) for limit in (lower, upper))
+    units = (unit,) * len(labels)
+    return Parameter(name, labels, units, len(labels), transform.decode, place, transform.encode, *limits)
+
+
+def _in_crystal(**change: Any) -> Callable[[Model], Model]:
+    return lambda model: model._replace(crystal=replace(model.crystal, **change))
+
+
+def _put_detector(model: Model, **change: Any) -> Model:
+    detector = replace(model.experiment.detector, **change)
+    return model._replace(experiment=replace(model.experiment, detector=detector))
+
+
+def scale(start: Model) -> Parameter:
+    """The factor on the fluence; z is its logarithm in percent."""
+    value = start.experiment.scale.reshape(1)
+    return _block(
+        "scale",
+        ("scale",),
+        "",
+        positive(value),
+        lambda m, v: m._replace(experiment=replace(m.experiment, scale=v[0])),
+        value,
+        1e-12,
+        1e12,
+    )
+
+
+def cells(start: Model) -> Parameter:
+    """Unit cells along a, b, c; more than 1 each."""
+    value = start.crystal.cells
+    if not bool((value > 1).all()):
+        raise InputError(
+            f"refinement.free: 'cells' needs crystal.cells above 1, not {value.tolist()}: one cell has no width"
+        )
+    return _block(
+        "cells",
+        ("N_a", "N_b", "N_c"),
+        "unit cells",
+        positive(value, lowest=1.0),
+        lambda m, v: _in_crystal(cells=v)(m),
+        value,
+        1.0,
+        1e5,
+    )
+
+
+def mosaic(start: Model) -> Parameter:
+    """The mosaic spread; positive."""
+    value = start.crystal.mosaic.spread_deg.reshape(1)
+    if not bool((value > 0).all()) or len(start.crystal.mosaic.fractions) < 2:
+        raise InputError(
+            "refinement.free: 'mosaic' needs crystal.mosaic.spread_deg above 0 and at least 2 domains to start from"
+        )
+    return _block(
+        "mosaic",
+        ("mosaic_spread",),
+        "degrees",
+        positive(value),
+        lambda m, v: _in_crystal(mosaic=replace(m.crystal.mosaic, spread_deg=v[0]))(m),
+        value,
+        0.0,
+        20.0,
+    )
+
+
+def b_factor(start: Model) -> Parameter:
+    """The Debye-Waller B of the intensities; a unit of z is 0.1 Å^2."""
+    value = start.crystal.b_factor.reshape(1)
+    return _block(
+        "b_factor",
+        ("b_factor",),
+        "Å^2",
+        shifted(value, 0.1),
+        lambda m, v: _in_crystal(b_factor=v[0])(m),
+        value,
+        -500.0,
+        500.0,
+    )
+
+
+def wavelength(start: Model) -> Parameter:
+    """The beam's wavelength; z is its logarithm in percent."""
+    value = start.experiment.beam.wavelength.reshape(1)
+
+    def put(model: Model, v: Tensor) -> Model:
+        beam = replace(model.experiment.beam, wavelength=v[0])
+        return model._replace(experiment=replace(model.experiment, beam=beam))
+
+    return _block(
+        "wavelength", ("wavelength",), "Å", positive(value, 1e-3), put, value, 0.8 * float(value), 1.2 * float(value)
+    )
+
+
+def distance(start: Model) -> Parameter:
+    """Sample to beam spot; z is its logarithm in tenths of a percent."""
+    value = start.experiment.detector.distance.reshape(1)
+    return _block(
+        "distance",
+        ("distance",),
+        "mm",
+        positive(value, 1e-3),
+        lambda m, v: _put_detector(m, distance=v[0]),
+        value,
+        0.8 * float(value),
+        1.25 * float(value),
+    )
+
+
+def beam_center(start: Model) -> Parameter:
+    """Where the direct beam hits, fast and slow; a unit of z is a tenth of a pixel."""
+    value = start.experiment.detector.beam_center
+    return _block(
+        "beam_center",
+        ("beam_center_fast", "beam_center_slow"),
+        "pixels",
+        shifted(value, 0.1),
+        lambda m, v: _put_detector(m, beam_center=v),
+        value,
+    )
+
+
+def detector_rotations(start: Model, axes: tuple[int, ...] = (0, 1, 2)) -> Parameter:
+    """Detector rotations about lab x, y, z, or some of them; a unit of z is 0.1 degrees."""
+    whole = start.experiment.detector.rotations
+    value = whole[list(axes)]
+
+    def put(model: Model, v: Tensor) -> Model:
+        return _put_detector(model, rotations=whole.index_put((torch.tensor(axes, device=v.device),), v))
+
+    labels = tuple(f"detector_rotation_{'xyz'[axis]}" for axis in axes)
+    name = "detector_rotations" if len(axes) == 3 else f"detector_rotations.{'xyz'[axes[0]]}"
+    return _block(name, labels, "degrees", shifted(value, 0.1), put, value, -180.0, 180.0)
+
+
+def twotheta(start: Model) -> Parameter:
+    """The detector's two-theta; a unit of z is 0.1 degrees."""
+    value = start.experiment.detector.twotheta.reshape(1)
+    return _block(
+        "twotheta",
+        ("twotheta",),
+        "degrees",
+        shifted(value, 0.1),
+        lambda m, v: _put_detector(m, twotheta=v[0]),
+        value,
+        -180.0,
+        180.0,
+    )
+
+
+def background(start: Model, plane: bool = False) -> Parameter:
+    """The background's linear terms: the factor of a known image, a level, or a level and two slopes."""
+    level = start.experiment.background
+
+    def put(**change: Any) -> Callable[[Model], Model]:
+        return lambda m: m._replace(experiment=replace(m.experiment, background=replace(level, **change)))
+
+    if level.image is not None:
+        value = level.factor.reshape(1)
+        return _block(
+            "background", ("background_factor",), "", shifted(value, 0.01), lambda m, v: put(factor=v[0])(m), value
+        )
+    terms = 3 if plane else 1
+    value = level.coefficients[:terms]
+    unit = torch.stack([level.coefficients[0].abs().clamp_min(1.0) * 0.01, *(1e-2 / (1 + level.middle.flip(0)))])[
+        :terms
+    ]
+    transform = Transform(lambda z: value + unit * z, lambda v: (v - value) / unit)
+    labels = ("background", "background_slope_fast", "background_slope_slow")[:terms]
+
+    def put_terms(m: Model, v: Tensor) -> Model:
+        return put(coefficients=torch.cat([v, level.coefficients[terms:]]))(m)
+
+    return replace(
+        _block("background", labels, "photons/pixel", transform, put_terms, value),
+        units=("photons/pixel", "photons/pixel^2", "photons/pixel^2")[:terms],
+    )
+
+
+CATALOGUE: dict[str, Maker] = {
+    "cell": cell,
+    "orientation": orientation,
+    "scale": scale,
+    "cells": cells,
+    "mosaic": mosaic,
+    "b_factor": b_factor,
+    "wavelength": wavelength,
+    "distance": distance,
+    "beam_center": beam_center,
+    "detector_rotations": detector_rotations,
+    "detector_rotations.x": lambda start: detector_rotations(start, (0,)),
+    "detector_rotations.y": lambda start: detector_rotations(start, (1,)),
+    "detector_rotations.z": lambda start: detector_rotations(start, (2,)),
+    "twotheta": twotheta,
+    "background": background,
+}

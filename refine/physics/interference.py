@@ -1,0 +1,47 @@
+"""The sum over the crystal's steps: the reference, in the order of the equation, differentiable to any order.
+
+I(q) = mean over steps of |F(n)|^2 L(h), h_j = (R a_j) . q, n = the nearest whole h, L = product of squared axis
+factors; q in 1/Å, a_j in Å, a step = one rotation R (mosaic domain and phi).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from refine.physics.lattice import SHAPES
+from refine.physics.mosaic import step_rotations
+from refine.physics.structure_factor import nearest_intensity
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What the sum holds fixed: nothing here is refined.
+
+    axes, fractions: (D, 3), (D,) mosaic domains; spindle: (3,) unit vector; phi_steps: K;
+    intensity, lowest: the |F|^2 box of `nearest_intensity`; shape: a key of SHAPES.
+    """
+
+    axes: Tensor
+    fractions: Tensor
+    spindle: Tensor
+    phi_steps: int
+    intensity: Tensor
+    lowest: Tensor
+    shape: str
+
+
+def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: Tensor, steps: Steps) -> Tensor:
+    """Interference function (Q,), electrons^2.
+
+    Args:
+        scattering: (3, Q) q in 1/Å.
+        real_space: (3, 3) rows a, b, c in Å at phi = 0, lab frame.
+        cells: (3,) N, unit cells along a, b, c.
+        angles: (3,) mosaic spread, phi0, osc in radians.
+    """
+    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
+    vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
+    indices = (vectors.reshape(-1, 3) @ scattering).unflatten(0, (3, -1))  # (3, M, Q)
+    nearest = indices.round()
+    amplitude = SHAPES[steps.shape].smooth(indices - nearest, cells[:, None, None]).prod(0)
+    return (nearest_intensity(nearest, steps.intensity, steps.lowest) * amplitude**2).mean(0)

@@ -1,0 +1,1 @@
+"""Data meets model: what a solver may ask, in numbers."""

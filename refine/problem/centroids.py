@@ -1,0 +1,144 @@
+"""Cell and orientation from spot positions alone: a start within reach of the image's own minimum.
+
+Where model spots no longer touch observed ones, the image's gradient says nothing. A spot's scattering vector q does:
+its Miller indices a_j . q are whole numbers to within the width of a reflection. With the nearest whole numbers taken
+at low resolution first, where they are safe, this is a small least-squares problem whose range is many spot widths.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from refine.model.observation import Observation
+from refine.parameters.space import ParameterSpace
+from refine.physics.mosaic import step_rotations
+from refine.physics.scattering import rays, scattering_vectors
+from refine.problem.problem import Counts
+from refine.problem.quadratic import Quadratic
+from refine.problem.spots import find_spots
+from refine.solvers.levenberg_marquardt import LevenbergMarquardt
+from refine.solvers.loop import Stop, solve
+
+MOST_SPOTS = 500
+FEWEST_SPOTS = 8
+FIRST_SHELL = 15  # spots of lowest resolution to begin with
+SHELL_GROWTH = 1.25
+INDEXED = 0.2  # a spot is indexed where all three indices are this close to whole; by chance 6 % are
+
+
+@dataclass(frozen=True)
+class CentroidProblem:
+    """Spots (3, n) scattering vectors at phi = 0, in 1/Å, against whole Miller indices (3, n); weights (3, n)."""
+
+    space: ParameterSpace
+    scattering: Tensor
+    indices: Tensor
+    weights: Tensor
+    counts: Counts = field(default_factory=Counts)
+
+    def residuals(self, z: Tensor) -> Tensor:
+        """Weighted distances (3 n,) of the fractional from the whole indices."""
+        real_space = self.space.to_model(z).crystal.real_space
+        return (self.weights * (real_space @ self.scattering - self.indices)).flatten()
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Half the sum of squares (); infinite outside the parameters' limits."""
+        residuals = self.residuals(z)
+        return residuals @ residuals / 2 if self.space.admits(z) else z.new_tensor(torch.inf)
+
+    def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss () and its gradient (n,)."""
+        model = self.quadratic(z)
+        return model.value, model.gradient
+
+    def quadratic(self, z: Tensor) -> Quadratic:
+        """Value, gradient and Gauss-Newton curvature."""
+        self.counts.jacobians += 1
+        if not self.space.admits(z):
+            return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
+        residuals, jacobian = self.residuals(z), torch.func.jacfwd(self.residuals)(z)
+        return Quadratic(residuals @ residuals / 2, residuals @ jacobian, jacobian.T @ jacobian)
+
+    def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
+        """The Hessian times v (n,)."""
+
+        def half_squares(at: Tensor) -> Tensor:
+            return (self.residuals(at) ** 2).sum() / 2
+
+        return torch.func.jvp(torch.func.grad(half_squares), (z,), (v,))[1]
+
+
+def centroid_start(space: ParameterSpace, observation: Observation) -> tuple[Tensor, float] | None:
+    """A z (n,) at which the observed spots have whole indices, and the fraction of them that do.
+
+    Moves cell and orientation only, as far as they are free; None where neither is, or where there are too few spots.
+    """
+    movable = tuple(p for p in space.parameters if p.name in ("cell", "orientation"))
+    if not movable:
+        return None
+    scattering = spot_scattering(space, observation)
+    if scattering.shape[2] < FEWEST_SPOTS:
+        return None
+    part = ParameterSpace(space.start, movable)
+    z = _index_outwards(part, scattering)
+    whole = space.zero()
+    for parameter, into in zip(space.parameters, space.split(whole), strict=True):
+        for found, values in zip(part.parameters, part.split(z), strict=True):
+            if found.name == parameter.name:
+                into.copy_(values)
+    return whole, _indexed_fraction(part, z, scattering)
+
+
+def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
+    """Scattering vectors (3, K, n) in 1/Å of the brightest spots at the start's geometry, by ascending length, turned
+    back to phi = 0 from each of K phi steps."""
+    spots = find_spots(observation.photons.cpu().numpy(), observation.trusted.cpu().numpy())
+    crystal, experiment = space.start
+    like = crystal.cell
+    fast, slow = (torch.from_numpy(part[:MOST_SPOTS].copy()).to(like) for part in (spots.fast, spots.slow))
+    ray, _ = rays(experiment.detector.points(fast, slow))
+    q = scattering_vectors(ray, experiment.beam.direction, experiment.beam.wavelength)
+    q = q[:, torch.argsort(torch.linalg.vector_norm(q, dim=0))]
+    scan = experiment.scan
+    angles = torch.deg2rad(torch.stack([torch.zeros_like(scan.phi0), scan.phi0, scan.osc]))
+    still = like.new_zeros(1, 3), like.new_zeros(1)
+    turned = step_rotations(angles, *still, scan.axis, scan.steps)
+    return torch.einsum("kdc,dn->ckn", turned, q)
+
+
+def _index_outwards(space: ParameterSpace, scattering: Tensor) -> Tensor:
+    """z after alternating indexing and least squares, from the first shell of spots to all of them."""
+    z, count, total = space.zero(), float(FIRST_SHELL), scattering.shape[2]
+    while True:
+        shell = scattering[:, :, : min(int(count), total)]
+        for _ in range(3):
+            z = solve(_assigned(space, z, shell), LevenbergMarquardt(), z, Stop(max_iterations=8)).z
+        if count >= total:
+            return z
+        count *= SHELL_GROWTH
+
+
+def _assigned(space: ParameterSpace, z: Tensor, scattering: Tensor) -> CentroidProblem:
+    """The least-squares problem with every spot at its best phi step and on its nearest indices.
+
+    Weights: inverse of a reflection's width, 1/N and the mosaic spread; spots far from whole indices count less, as
+    under a Cauchy distribution.
+    """
+    crystal = space.to_model(z).crystal
+    fractional = torch.einsum("jc,ckn->jkn", crystal.real_space, scattering)
+    best = ((fractional - fractional.round()) ** 2).sum(0).argmin(0)
+    every = torch.arange(scattering.shape[2], device=best.device)
+    fractional, chosen = fractional[:, best, every], scattering[:, best, every]
+    indices = fractional.round()
+    lengths = torch.linalg.vector_norm(indices, dim=0)
+    width = 0.5 / crystal.cells[:, None] + torch.deg2rad(crystal.mosaic.spread_deg) * lengths
+    distance = (((fractional - indices) / width.clamp_min(0.05)) ** 2).sum(0)
+    return CentroidProblem(space, chosen, indices, 1 / (width * torch.sqrt(1 + distance)))
+
+
+def _indexed_fraction(space: ParameterSpace, z: Tensor, scattering: Tensor) -> float:
+    real_space = space.to_model(z).crystal.real_space
+    fractional = torch.einsum("jc,ckn->jkn", real_space, scattering)
+    off = (fractional - fractional.round()).abs().amax(0).amin(0)
+    return float((off < INDEXED).double().mean())

@@ -1,0 +1,132 @@
+"""One image against its model."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from refine.model.forward import Interference, expected_photons
+from refine.model.observation import Observation
+from refine.model.pixels import Pixels
+from refine.parameters.space import ParameterSpace
+from refine.physics.fused import fused_interference
+from refine.problem.noise import NOISES, Noise
+from refine.problem.quadratic import Quadratic
+from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
+
+TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
+TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
+
+
+@dataclass
+class Counts:
+    """How often a problem was evaluated; a quadratic counts as one Jacobian."""
+
+    values: int = 0
+    gradients: int = 0
+    jacobians: int = 0
+    curvature_products: int = 0
+
+
+@dataclass(frozen=True)
+class ImageProblem:
+    """The loss of an observation as a function of z, and its derivatives, summed over tiles of the trusted pixels.
+
+    A z outside the parameters' limits has an infinite loss.
+    """
+
+    space: ParameterSpace
+    observation: Observation
+    pixels: Pixels
+    noise: Noise = NOISES["poisson"]
+    restraints: tuple[Restraint, ...] = ()
+    interference: Interference = fused_interference
+    counts: Counts = field(default_factory=Counts)
+
+    @classmethod
+    def of(cls, space: ParameterSpace, observation: Observation) -> "ImageProblem":
+        """Poisson likelihood over every trusted pixel."""
+        return cls(space, observation, observation.pixels())
+
+    def expected(self, z: Tensor, pixels: Pixels) -> Tensor:
+        """Expected photons (P,) at z, differentiable."""
+        return expected_photons(*self.space.to_model(z), pixels, self.interference)
+
+    def image(self, z: Tensor) -> Tensor:
+        """Expected photons (P,) in all of the problem's pixels; no gradient."""
+        with torch.no_grad():
+            return torch.cat([self.expected(z, part) for part, _ in self._tiles()])
+
+    def loss(self, z: Tensor) -> Tensor:
+        """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
+        self.counts.values += 1
+        if not self.space.admits(z):
+            return z.new_tensor(torch.inf)
+        with torch.no_grad():
+            total = sum((self._tile_loss(z, *tile) for tile in self._tiles()), z.new_zeros(()))
+            return total + (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
+
+    def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss () and its gradient (n,) by reverse mode."""
+        self.counts.gradients += 1
+        if not self.space.admits(z):
+            return z.new_tensor(torch.inf), torch.zeros_like(z)
+        prior = restraint_quadratic(self.space, self.restraints, z)
+        value, gradient = prior.value, prior.gradient
+        for tile in self._tiles():
+            at = z.clone().requires_grad_()
+            loss = self._tile_loss(at, *tile)
+            gradient = gradient + torch.autograd.grad(loss, at)[0]
+            value = value + loss.data
+        return value, gradient
+
+    def quadratic(self, z: Tensor) -> Quadratic:
+        """Loss, gradient and Fisher information at z, accumulated tile by tile."""
+        self.counts.jacobians += 1
+        if not self.space.admits(z):
+            return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
+        total = restraint_quadratic(self.space, self.restraints, z)
+        for pixels, observed in self._tiles():
+            total = total + self._tile_quadratic(z, pixels, observed)
+        return total
+
+    def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
+        """The exact Hessian of the loss times v (n,)."""
+        self.counts.curvature_products += 1
+        prior = restraint_residuals(self.space, self.restraints, at := z.clone().requires_grad_())
+        product = self._directional(((prior**2).sum() / 2), at, v) if len(prior) else torch.zeros_like(z)
+        crystal, experiment = self.space.start
+        steps = len(crystal.mosaic.fractions) * experiment.scan.steps
+        for tile in self._tiles(max(1, TILE_STEPS // steps)):
+            at = z.clone().requires_grad_()
+            product = product + self._directional(self._tile_loss(at, *tile), at, v)
+        return product
+
+    @staticmethod
+    def _directional(loss: Tensor, at: Tensor, v: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(loss, at, create_graph=True)
+        return torch.autograd.grad(gradient @ v, at)[0]
+
+    def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
+        """Pixel tiles with their observed photons (P,)."""
+        width = max(1, points // self.space.start.experiment.detector.oversample**2)
+        for _, part in self.pixels.tiles(width):
+            yield part, self.observation.photons[part.slow.long(), part.fast.long()]
+
+    def _tile_loss(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Tensor:
+        return self.noise.loss(self.expected(z, pixels), observed, self.observation.readout_variance).sum()
+
+    def _tile_quadratic(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Quadratic:
+        def expected(at: Tensor) -> tuple[Tensor, Tensor]:
+            value = self.expected(at, pixels)
+            return value, value
+
+        readout = self.observation.readout_variance
+        jacobian, mu = torch.func.jacfwd(expected, has_aux=True)(z)  # (P, n), (P,)
+        slope, information = self.noise.slope(mu, observed, readout), self.noise.information(mu, observed, readout)
+        return Quadratic(
+            self.noise.loss(mu, observed, readout).sum(),
+            slope @ jacobian,
+            jacobian.T @ (information[:, None] * jacobian),
+        )

@@ -1,0 +1,1 @@
+"""Minimise any Problem; nothing here knows what z stands for. Imports nothing of the package."""

@@ -1,0 +1,61 @@
+"""How a minimisation ended."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+from refine.solvers.protocol import Quadratic
+
+
+class Status(Enum):
+    """Why the loop stopped; the value is the word in result.yaml, `advice` what a user may try."""
+
+    CONVERGED = "converged"
+    MAX_ITERATIONS = "max_iterations"
+    STALLED = "stalled"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def advice(self) -> str:
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.CONVERGED: "",
+    Status.MAX_ITERATIONS: "raise refinement.optimizer.max_iterations, or start nearer",
+    Status.STALLED: "the model may not fit, or a parameter is at its limit: look at the residuals, free fewer",
+    Status.DIVERGED: "check the starting cell, orientation and geometry against the image",
+    Status.INTERRUPTED: "run again to finish",
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of the history: the state after an iteration; `quadratic` where the solver has it, and `remaining`,
+    the largest further shift it foresees in units of that parameter's esd."""
+
+    iteration: int
+    z: Tensor
+    loss: float
+    gradient_norm: float
+    accepted: bool
+    quadratic: Quadratic | None
+    remaining: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """z (n,), its quadratic model, why and when the loop stopped, and its history, the start first."""
+
+    z: Tensor
+    quadratic: Quadratic
+    status: Status
+    reason: str
+    history: tuple[Record, ...]
+
+    @property
+    def iterations(self) -> int:
+        return len(self.history) - 1

@@ -1,0 +1,188 @@
+"""Wrong input: exit code 2, a message that names it, no traceback, nothing written."""
+
+import gzip
+
+import gemmi
+import numpy as np
+import pytest
+from cli import START, configuration, observed
+
+from refine.app.main import main
+
+
+@pytest.fixture
+def ready(tmp_path):
+    observed(tmp_path)
+    return tmp_path
+
+
+def complaint(directory, capsys, *settings, command="run"):
+    """The message of a command that must fail with exit code 2 and leave the earlier result as it was."""
+    out = directory / "out"
+    out.mkdir(exist_ok=True)
+    (out / "result.yaml").write_text("earlier")
+    before = sorted(path.name for path in out.iterdir())
+    assert main([command, str(directory / "config.yaml"), "-o", str(out), *settings]) == 2
+    assert sorted(path.name for path in out.iterdir()) == before
+    assert (out / "result.yaml").read_text() == "earlier"
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
+
+
+def test_missing_image(ready, capsys):
+    assert "nowhere.npz" in complaint(ready, capsys, "images.0.file=nowhere.npz")
+
+
+def test_missing_configuration(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def test_no_image_at_all(ready, capsys):
+    assert "images" in complaint(ready, capsys, "images=[]")
+
+
+def test_image_of_another_shape(ready, capsys):
+    said = complaint(ready, capsys, "detector.size=[32, 64]")
+    assert "64 x 64" in said
+    assert "32 x 64" in said
+
+
+def test_image_without_the_key(ready, capsys):
+    np.savez(ready / "other.npz", picture=np.zeros((64, 64)))
+    said = complaint(ready, capsys, "images.0.file=other.npz")
+    assert "image" in said
+    assert "picture" in said
+
+
+def test_nan_pixels(ready, capsys):
+    image = np.load(ready / "image.npz")["image"].astype(float)
+    image[3, 4:9] = np.nan
+    np.savez(ready / "nan.npz", image=image)
+    assert "5 pixels are NaN" in complaint(ready, capsys, "images.0.file=nan.npz")
+
+
+def test_negative_counts(ready, capsys):
+    np.savez(ready / "negative.npz", image=np.load(ready / "image.npz")["image"] - 2.5)
+    said = complaint(ready, capsys, "images.0.file=negative.npz")
+    assert "below zero photons" in said
+    assert "gaussian" in said
+
+
+def test_empty_mask(ready, capsys):
+    np.save(ready / "mask.npy", np.zeros((64, 64)))
+    assert "no pixel is left" in complaint(ready, capsys, "images.0.mask=mask.npy")
+
+
+def test_mtz_without_the_column(ready, capsys):
+    mtz = gemmi.Mtz(with_base=True)
+    mtz.spacegroup = gemmi.SpaceGroup("P 1")
+    mtz.set_cell_for_all(gemmi.UnitCell(*START["cell"]))
+    mtz.add_dataset("d")
+    mtz.add_column("FP", "F")
+    mtz.set_data(np.array([[1, 2, 3, 100.0]], np.float32))
+    mtz.write_to_file(str(ready / "f.mtz"))
+    said = complaint(ready, capsys, "structure_factors={file: f.mtz, column: FOBS}")
+    assert "FOBS" in said
+    assert "FP" in said
+
+
+def test_broken_structure_factors(ready, capsys):
+    (ready / "f.hkl").write_text("1 2 3 10.0\n1 2 x 10.0\n")
+    said = complaint(ready, capsys, "structure_factors.file=f.hkl")
+    assert "f.hkl" in said
+    assert "2" in said
+    (ready / "f.hkl.gz").write_bytes(gzip.compress(b"1 2 3 10.0\n" * 1000)[:-20])
+    assert "f.hkl.gz" in complaint(ready, capsys, "structure_factors.file=f.hkl.gz")
+
+
+def test_cell_against_its_space_group(ready, capsys):
+    said = complaint(ready, capsys, "crystal.space_group=P 4")
+    assert "a = b" in said
+
+
+def test_two_theta_beside_the_rotation_about_its_axis(ready, capsys):
+    said = complaint(ready, capsys, "refinement.free=[cell, twotheta, detector_rotations.z]")
+    assert "twotheta" in said
+    assert "detector_rotations.z" in said
+
+
+def test_parameters_without_effect(ready, capsys):
+    (ready / "zero.hkl").write_text("0 0 0 0.0\n")
+    said = complaint(ready, capsys, "structure_factors={file: zero.hkl}")
+    assert "cell, orientation, scale have no effect" in said
+
+
+def test_unknown_key_and_wrong_value(ready, capsys):
+    assert "did you mean 'pixel_size'" in complaint(ready, capsys, "detector.pixel_sze=0.1")
+    assert "wavelength" in complaint(ready, capsys, "beam.wavelength=-1")
+
+
+def test_unknown_solver_option(ready, capsys):
+    said = complaint(ready, capsys, "refinement.optimizer.options={damping: 1}")
+    assert "initial_damping" in said
+
+
+def test_restraint_on_a_fixed_cell(ready, capsys):
+    restraint = "refinement.restraints.cell={target: [40, 50, 60, 80, 95, 105], sigma: [1, 1, 1, 1, 1, 1]}"
+    assert "refinement.free" in complaint(ready, capsys, restraint, "refinement.free=[scale]")
+
+
+def test_glob_of_none_and_of_two(ready, capsys):
+    assert "fits 0 files" in complaint(ready, capsys, "images.0.file=shot_*.npz")
+    np.savez(ready / "image2.npz", image=np.zeros((64, 64)))
+    assert "fits 2 files" in complaint(ready, capsys, "images.0.file=image*.npz")
+
+
+def test_output_that_cannot_be_a_folder(ready, capsys):
+    (ready / "file").write_text("")
+    assert main(["run", str(ready / "config.yaml"), "-o", str(ready / "file" / "out")]) == 2
+    assert "cannot be made a folder" in capsys.readouterr().err
+
+
+def test_cuda_without_a_device_is_refused(ready, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "CUDA" in complaint(ready, capsys, "device=cuda")
+
+
+def test_command_line_itself(tmp_path, capsys):
+    for arguments in (
+        [],
+        ["rn"],
+        ["run"],
+        ["run", "c.yaml", "--fast"],
+        ["run", "c.yaml", "stray"],
+        ["simulate", "c.yaml"],
+    ):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.startswith("refine: ")
+
+
+def test_simulate_to_an_unknown_format(ready, capsys):
+    assert main(["simulate", str(ready / "config.yaml"), "-o", str(ready / "x.xyz")]) == 2
+    assert ".npz" in capsys.readouterr().err
+
+
+def test_init_leaves_an_existing_file(tmp_path, capsys):
+    target = tmp_path / "c.yaml"
+    assert main(["init", str(target)]) == 0
+    written = target.read_text()
+    assert main(["init", str(target)]) == 2
+    assert target.read_text() == written
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_validate_reads_what_it_names(ready, capsys):
+    assert main(["validate", str(configuration(ready, START))]) == 0
+    said = capsys.readouterr().out
+    assert "4096 of 4096 pixels used" in said
+    assert "cell (6)" in said
+    assert main(["validate", str(ready / "config.yaml"), "images.0.file=nowhere.npz"]) == 2
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    from refine.errors import InputError
+
+    with pytest.raises(InputError):
+        main(["run", str(tmp_path / "none.yaml"), "--debug"])

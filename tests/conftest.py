@@ -1,0 +1,32 @@
+"""Shared set-up: the helper module beside this file, one deterministic profile for the property-based tests."""
+
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+with warnings.catch_warnings():  # torch's own module, loaded at the first forward-mode derivative, warns of torch.jit
+    warnings.simplefilter("ignore", DeprecationWarning)
+    importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+settings.register_profile(
+    "deterministic",
+    derandomize=True,
+    deadline=None,
+    max_examples=40,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("deterministic")
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """Random numbers, the same in every run."""
+    return torch.Generator().manual_seed(20240607)

@@ -1,0 +1,84 @@
+"""What the README shows is what happens."""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from refine.app.main import main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("  #")[0] for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A place that looks like the repository, where commands may write."""
+    for name in ("configs", "data"):
+        os.symlink(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("refine ")])
+def test_command_works_as_written(line, clone):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(shlex.split(line)[1:]) == 0
+    assert said.getvalue()
+
+
+def test_make_targets_exist():
+    targets = [line.split()[1] for line in COMMANDS if line.startswith("make ")]
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == ["quickstart", "test"]
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_python_example_runs(clone):
+    (example,) = [text for kind, text in BLOCKS if kind == "python"]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        names: dict = {}
+        exec(compile(example, "README.md", "exec"), names)
+    assert said.getvalue().startswith("converged")
+    assert tuple(names["image"].shape) == (512, 512)
+
+
+def test_the_configuration_shown_is_the_quickstart():
+    (shown,) = [text for kind, text in BLOCKS if kind == "yaml"]
+    assert shown.strip() == (ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8").strip()
+
+
+def test_the_table_shown_is_what_the_quickstart_gives(clone):
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["run", "configs/quickstart.yaml", "-o", "out"]) == 0
+    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith("parameter")]
+    for line in shown.splitlines():
+        assert line == "..." or line in said.getvalue()
+
+
+def test_every_refinable_parameter_is_listed():
+    from refine.parameters.catalogue import CATALOGUE
+
+    section = README.split("## What can be refined")[1].split("##")[0]
+    assert all(f"`{name.split('.')[0]}`" in section for name in CATALOGUE)
+
+
+def test_every_result_file_is_listed(clone):
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["run", "configs/quickstart.yaml", "-o", "out"])
+    section = README.split("## What comes out")[1].split("##")[0]
+    assert all(f"`{path.name}`" in section for path in (clone / "out").iterdir())
+
+
+def test_every_shipped_configuration_is_valid():
+    for path in (ROOT / "configs").glob("*.yaml"):
+        assert yaml.safe_load(path.read_text())
+        with contextlib.redirect_stdout(io.StringIO()):
+            assert main(["validate", str(path)]) == 0
