@@ -15,6 +15,8 @@ with warnings.catch_warnings():  # torch's own module, loaded at the first forwa
     warnings.simplefilter("ignore", DeprecationWarning)
     importlib.import_module("torch._decomp.decompositions_for_jvp")
 
+torch.set_num_threads(1)  # the tensors here are small: threads would only wait for each other
+
 settings.register_profile(
     "deterministic",
     derandomize=True,

@@ -10,7 +10,7 @@ from refine.model.crystal import Crystal
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.physics.fused import fused_interference
-from refine.physics.interference import Steps
+from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.solid_angle import solid_angle
@@ -33,7 +33,7 @@ def expected_photons(
     scattering = scattering_vectors(ray, beam.direction, beam.wavelength)
     steps, angles = _steps(crystal, experiment)
     points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
-    bragg = points.unflatten(0, scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
+    bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
     intensity = (bragg * _pixel_factor(experiment, ray, distance)).mean(0)
     per_intensity = THOMSON_CROSS_SECTION * beam.fluence * experiment.scale
     return per_intensity * intensity + experiment.background.photons(pixels)
@@ -47,6 +47,16 @@ def expected_image(
     with torch.no_grad():
         tiles = [expected_photons(crystal, experiment, part, interference) for _, part in pixels.tiles(tile)]
     return torch.cat(tiles).reshape(experiment.detector.size)
+
+
+def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
+    """Fractional Miller indices (3, M, S, P) of S sub-pixels of P pixels in each of M steps."""
+    beam = experiment.beam
+    ray, _ = rays(experiment.detector.positions(pixels))
+    scattering = scattering_vectors(ray, beam.direction, beam.wavelength)
+    steps, angles = _steps(crystal, experiment)
+    found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
+    return found.reshape(3, -1, *scattering.shape[1:])
 
 
 def _pixel_factor(experiment: Experiment, ray: Tensor, distance: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def b_factor(start: Model) -> Parameter:
 
 
 def wavelength(start: Model) -> Parameter:
-    """The beam's wavelength; z is its logarithm in percent."""
+    """The beam's wavelength; z is its logarithm in tenths of a percent."""
     value = start.experiment.beam.wavelength.reshape(1)
 
     def put(model: Model, v: Tensor) -> Model:
@@ -222,11 +222,11 @@ def beam_center(start: Model) -> Parameter:
 
 def detector_rotations(start: Model, axes: tuple[int, ...] = (0, 1, 2)) -> Parameter:
     """Detector rotations about lab x, y, z, or some of them; a unit of z is 0.1 degrees."""
-    whole = start.experiment.detector.rotations
-    value = whole[list(axes)]
+    value = start.experiment.detector.rotations[list(axes)]
 
     def put(model: Model, v: Tensor) -> Model:
-        return _put_detector(model, rotations=whole.index_put((torch.tensor(axes, device=v.device),), v))
+        before = model.experiment.detector.rotations
+        return _put_detector(model, rotations=before.index_put((torch.tensor(axes, device=v.device),), v))
 
     labels = tuple(f"detector_rotation_{'xyz'[axis]}" for axis in axes)
     name = "detector_rotations" if len(axes) == 3 else f"detector_rotations.{'xyz'[axes[0]]}"

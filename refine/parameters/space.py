@@ -40,6 +40,8 @@ class ParameterSpace:
             raise InputError(
                 f"refinement.free: {unknown or 'nothing'} cannot be refined; accepted: {', '.join(catalogue.CATALOGUE)}"
             )
+        if twice := [name for k, name in enumerate(free) if name in free[:k] or name.split(".")[0] in free[:k]]:
+            raise InputError(f"refinement.free: {twice[0]!r} is there twice; accepted: each parameter once")
         makers = catalogue.CATALOGUE | {
             "orientation": partial(catalogue.orientation, misset_deg=misset_deg),
             "background": partial(catalogue.background, plane=plane_background),
@@ -82,7 +84,12 @@ class ParameterSpace:
         return torch.cat([p.read(part) for p, part in zip(self.parameters, self.split(z), strict=True)])
 
     def to_z(self, values: Mapping[str, Tensor]) -> Tensor:
-        """z of physical values given by parameter name (tied values of a cell by least squares); the rest at start."""
+        """z of physical values given by parameter name (tied values of a cell by least squares); the rest at start.
+
+        Raises InputError for a name that is not free.
+        """
+        if unknown := set(values) - {p.name for p in self.parameters}:
+            raise InputError(f"{sorted(unknown)} are not free here; accepted: {[p.name for p in self.parameters]}")
         return torch.cat(
             [
                 p.encode(values[p.name].to(z)) if p.name in values else z

@@ -115,7 +115,7 @@ class _Tile:
 
     def __init__(self, q: Tensor, real_space: Tensor, rotations: Tensor, rates: Tensor, precision: torch.dtype) -> None:
         vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
-        indices = (vectors.reshape(-1, 3) @ q).unflatten(0, (3, -1))  # (3, M, Q)
+        indices = (vectors.reshape(-1, 3) @ q).reshape(3, -1, q.shape[1])  # (3, M, Q)
         self.nearest = indices.round()
         self.delta = indices.sub_(self.nearest).to(precision)
         self.vectors, self.q = vectors.to(precision), q.to(precision)
@@ -151,7 +151,7 @@ def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:
         products = (slopes[:, m, None] * turned[m] for m in range(len(rotations)))
         return sum(products, slopes.new_zeros(())).flatten(0, 1)
     spread = rotations.flatten(1).T @ slopes  # (3, 9, Q): sum_m G_jm R_m,dc
-    return (spread.unflatten(1, (3, 3)) * q[:, None]).sum(1).flatten(0, 1)
+    return (spread.reshape(3, 3, 3, -1) * q[:, None]).sum(1).flatten(0, 1)
 
 
 def _by_angle(slopes: Tensor, tile: _Tile, rate: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class _Interference(torch.autograd.Function):
         inputs, (by_q, by_a, by_n, by_angle) = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
         if torch.is_grad_enabled():  # somebody will differentiate this again
             return *torch.func.vjp(_reference(ctx.steps), *inputs)[1](gradient), None, None, None
-        found = (gradient * by_q, (by_a @ gradient).unflatten(0, (-1, 3)), by_n @ gradient, by_angle @ gradient)
+        found = (gradient * by_q, (by_a @ gradient).reshape(-1, 3), by_n @ gradient, by_angle @ gradient)
         return *(g if want else None for g, want in zip(found, ctx.wanted, strict=True)), None, None, None
 
     @staticmethod

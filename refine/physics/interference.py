@@ -39,9 +39,14 @@ def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: 
         cells: (3,) N, unit cells along a, b, c.
         angles: (3,) mosaic spread, phi0, osc in radians.
     """
-    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
-    vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
-    indices = (vectors.reshape(-1, 3) @ scattering).unflatten(0, (3, -1))  # (3, M, Q)
+    indices = step_indices(scattering, real_space, angles, steps)
     nearest = indices.round()
     amplitude = SHAPES[steps.shape].smooth(indices - nearest, cells[:, None, None]).prod(0)
     return (nearest_intensity(nearest, steps.intensity, steps.lowest) * amplitude**2).mean(0)
+
+
+def step_indices(scattering: Tensor, real_space: Tensor, angles: Tensor, steps: Steps) -> Tensor:
+    """Fractional Miller indices (3, M, Q) of scattering vectors in every step's lattice; arguments as above."""
+    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
+    vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
+    return (vectors.reshape(-1, 3) @ scattering).reshape(3, -1, scattering.shape[1])

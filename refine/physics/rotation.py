@@ -8,7 +8,7 @@ def cross_matrix(vector: Tensor) -> Tensor:
     """Matrices (..., 3, 3) of the cross product with vectors (..., 3)."""
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*x.shape, 3, 3)
 
 
 def axis_rotation(axis: Tensor, angle: Tensor) -> Tensor:

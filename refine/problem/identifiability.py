@@ -28,7 +28,7 @@ def require_identifiable(space: ParameterSpace) -> None:
 
     def frame(z: Tensor) -> Tensor:
         found = space.to_model(z).experiment.detector.frame()
-        return torch.cat([found.origin / torch.linalg.vector_norm(found.origin), found.fast, found.slow])
+        return torch.cat([found.origin / space.start.experiment.detector.distance, found.fast, found.slow])
 
     columns = torch.func.jacfwd(frame)(space.zero())[:, [i for i, _ in coordinates]]
     norms = torch.linalg.vector_norm(columns, dim=0)

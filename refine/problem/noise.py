@@ -34,11 +34,11 @@ def _poisson_loss(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
 
 
 def _poisson_slope(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
-    return 1 - n / mu.clamp_min(LEAST)
+    return torch.where(mu > LEAST, 1 - n / mu.clamp_min(LEAST), 0.0)
 
 
 def _poisson_information(mu: Tensor, _n: Tensor, _: Tensor) -> Tensor:
-    return 1 / mu.clamp_min(LEAST)
+    return torch.where(mu > LEAST, 1 / mu.clamp_min(LEAST), 0.0)
 
 
 def _poisson_deviance(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class ImageProblem:
     def image(self, z: Tensor) -> Tensor:
         """Expected photons (P,) in all of the problem's pixels; no gradient."""
         with torch.no_grad():
-            return torch.cat([self.expected(z, part) for part, _ in self._tiles()])
+            return torch.cat([z.new_zeros(0), *(self.expected(z, part) for part, _ in self._tiles())])
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""

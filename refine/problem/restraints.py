@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from refine.errors import InputError
 from refine.parameters.space import ParameterSpace
 from refine.problem.quadratic import Quadratic
 
@@ -19,7 +20,12 @@ class Restraint:
 
 
 def restraint_residuals(space: ParameterSpace, restraints: tuple[Restraint, ...], z: Tensor) -> Tensor:
-    """(value - target) / sigma of all restraints (m,); they add half their sum of squares to the loss."""
+    """(value - target) / sigma of all restraints (m,); they add half their sum of squares to the loss.
+
+    Raises InputError where a restrained parameter is not free.
+    """
+    if unknown := {r.parameter for r in restraints} - {p.name for p in space.parameters}:
+        raise InputError(f"a restraint on {sorted(unknown)}, which is not refined; free it, or leave the restraint out")
     values = {p.name: p.read(part) for p, part in zip(space.parameters, space.split(z), strict=True)}
     return torch.cat([z.new_zeros(0), *((values[r.parameter] - r.target) / r.sigma for r in restraints)])
 

@@ -18,14 +18,14 @@ class Stop:
 
     shift: converged where every parameter's predicted further shift is below this fraction of its esd (a hundredth
     of an esd is invisible) ...
-    decrease: ... and the loss has stopped changing, relative to itself.
+    decrease: ... and a step changes the loss, a log-likelihood, by no more than this.
     check_every: iterations between looks at the curvature, for solvers that do not have it.
     refusals: so many refused trials in a row are a stall.
     """
 
     max_iterations: int = 50
     shift: float = 0.01
-    decrease: float = 1e-6
+    decrease: float = 0.01
     check_every: int = 20
     refusals: int = 25
 
@@ -55,36 +55,35 @@ class _Loop:
 
     def run(self, z: Tensor) -> Solution:
         step = best = self.solver.init(self.problem, z)
-        history = [self._record(0, step)]
+        history: list[Record] = []
         status, reason = Status.MAX_ITERATIONS, f"{self.stop.max_iterations} iterations"
         if not math.isfinite(step.loss):
             status, reason = Status.DIVERGED, "the loss is infinite or not a number at the start"
         refused = 0
         try:
+            self._note(step, history)
             while status is Status.MAX_ITERATIONS and len(history) <= self.stop.max_iterations:
                 step = self.solver.step(self.problem, step.z, step.state)
-                history.append(self._record(len(history), step))
                 best = step if step.loss <= best.loss else best
+                self._note(step, history)
                 refused = 0 if step.accepted else refused + 1
                 status, reason = self._verdict(step, len(history) - 1, refused) or (status, reason)
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, f"stopped by the user after {len(history) - 1} iterations"
         return Solution(best.z, best.quadratic or self.problem.quadratic(best.z), status, reason, tuple(history))
 
-    def _record(self, iteration: int, step: Step) -> Record:
+    def _note(self, step: Step, history: list[Record]) -> None:
         remaining = remaining_shift(step.quadratic) if step.quadratic else None
         seconds = time.perf_counter() - self.started
-        record = Record(
-            iteration, step.z, step.loss, step.gradient_norm, step.accepted, step.quadratic, remaining, seconds
-        )
-        self.observe(record)
-        return record
+        step_taken = (step.z, step.loss, step.gradient_norm, step.accepted, step.quadratic)
+        history.append(Record(len(history), *step_taken, remaining, seconds))
+        self.observe(history[-1])
 
     def _verdict(self, step: Step, iteration: int, refused: int) -> tuple[Status, str] | None:
         """Status and reason, or None to go on."""
         if not math.isfinite(step.loss):
             return Status.DIVERGED, "the loss became infinite or not a number"
-        settled = abs(step.actual) <= self.stop.decrease * abs(step.loss)
+        settled = abs(step.actual) <= self.stop.decrease
         if settled or not step.accepted:
             quadratic = step.quadratic or self._look(step, iteration)
             remaining = remaining_shift(quadratic) if quadratic else math.inf

@@ -1,0 +1,274 @@
+"""The fused sum over steps against the reference, and the reference against a plain evaluation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders import f64, largest, numbers, relative, triclinic_cells, vectors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.func import grad, jacfwd, jacrev
+
+from refine.physics import fused
+from refine.physics.cell import real_space_vectors
+from refine.physics.fused import Inputs, Wanted, fused_interference, moments
+from refine.physics.interference import Steps, interference
+from refine.physics.lattice import SHAPES
+from refine.physics.mosaic import mosaic_domains, step_rotations
+from refine.physics.rotation import misset_rotation
+
+NAMES = ("scattering", "real_space", "cells", "angles")
+ROUNDING = 1e-10
+Case = tuple[Inputs, Steps]
+
+
+def box(seed: int) -> tuple[Tensor, Tensor]:
+    """A box of |F|^2 narrower than the Miller indices met, so that its edge is used too."""
+    draws = np.random.default_rng(seed).gamma(2.0, 50.0, (9, 10, 11))
+    return torch.from_numpy(draws), f64(-4.0, -4.0, -5.0)
+
+
+def make_case(
+    cell: Tensor,
+    misset: Tensor,
+    cells: Tensor,
+    seed: int,
+    domains: int,
+    phi_steps: int,
+    shape: str,
+    uniform: bool,
+    points: int = 12,
+) -> Case:
+    real_space = real_space_vectors(cell) @ misset_rotation(misset).T
+    generator = torch.Generator().manual_seed(seed)
+    indices = 12 * torch.rand(3, points, generator=generator, dtype=torch.float64) - 6
+    indices[:, : points // 2] = indices[:, : points // 2].round() + 0.1 * (indices[:, : points // 2] % 1)
+    intensity, lowest = (f64([[[9.0]]]), f64(0.0, 0.0, 0.0)) if uniform else box(seed)
+    steps = Steps(*mosaic_domains(domains, seed - 99), f64(0.0, 0.6, 0.8), phi_steps, intensity, lowest, shape)
+    return (torch.linalg.solve(real_space, indices), real_space, cells, f64(0.004, 0.003, 0.01)), steps
+
+
+def cases() -> st.SearchStrategy[tuple]:
+    """Arguments of `make_case`: they print shorter than the case itself."""
+    return st.tuples(
+        triclinic_cells(),
+        vectors(-180, 180),
+        vectors(1.2, 12.0),
+        st.integers(0, 10**6),
+        st.integers(1, 5),
+        st.integers(1, 3),
+        st.sampled_from(sorted(SHAPES)),
+        st.booleans(),
+    )
+
+
+def fixed_case(shape: str, domains: int = 4, phi_steps: int = 2, points: int = 12, uniform: bool = False) -> Case:
+    cell, misset, cells = f64(37.0, 43.0, 51.0, 82.0, 95.0, 107.0), f64(10.0, 20.0, 30.0), f64(5.0, 6.5, 4.0)
+    return make_case(cell, misset, cells, 11, domains, phi_steps, shape, uniform, points)
+
+
+def weights(points: int) -> Tensor:
+    return torch.linspace(0.5, 1.5, points, dtype=torch.float64)
+
+
+@given(cases())
+@settings(max_examples=30)
+def test_reference_is_the_equation(drawn: tuple) -> None:
+    (q, real_space, cells, angles), steps = make_case(*drawn)
+    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
+    wanted = []
+    for point in q.T:
+        total = 0.0
+        for rotation in rotations:
+            h = [float((rotation @ a) @ point) for a in real_space]
+            amplitude = 1.0
+            for h_j, n in zip(h, cells.tolist(), strict=True):
+                delta = h_j - round(h_j)
+                amplitude *= (
+                    math.sin(math.pi * n * delta) / math.sin(math.pi * delta)
+                    if steps.shape == "square"
+                    else n * math.exp(-((n * delta) ** 2) / 0.63)
+                )
+            place = [
+                min(max(round(h_j) - int(low), 0), size - 1)
+                for h_j, low, size in zip(h, steps.lowest.tolist(), steps.intensity.shape, strict=True)
+            ]
+            total += float(steps.intensity[tuple(place)]) * amplitude**2
+        wanted.append(total / len(rotations))
+    assert max(wanted) > 0
+    assert relative(interference(q, real_space, cells, angles, steps), f64(wanted)) < ROUNDING
+
+
+@given(cases())
+def test_values(drawn: tuple) -> None:
+    inputs, steps = make_case(*drawn)
+    assert relative(fused_interference(*inputs, steps), interference(*inputs, steps)) < ROUNDING
+
+
+@given(cases())
+def test_gradients(drawn: tuple) -> None:
+    inputs, steps = make_case(*drawn)
+    found, wanted = (
+        torch.autograd.grad(function(*at, steps) @ weights(12), at)
+        for function in (fused_interference, interference)
+        for at in [[tensor.clone().requires_grad_() for tensor in inputs]]
+    )
+    for name, mine, theirs in zip(NAMES, found, wanted, strict=True):
+        if name == "angles" and len(steps.fractions) == 1 and steps.phi_steps == 1:
+            mine, theirs = mine[1:2], theirs[1:2]
+        assert relative(mine, theirs) < ROUNDING, name
+
+
+@given(cases(), st.sampled_from([(0,), (1,), (2,), (3,), (1, 2), (0, 1, 2, 3)]))
+@settings(max_examples=30)
+def test_jacobians_by_forward_mode(drawn: tuple, wrt: tuple[int, ...]) -> None:
+    inputs, steps = make_case(*drawn)
+    inputs = (inputs[0][:, :6], *inputs[1:])
+    found, wanted = (
+        jacfwd(lambda *at, f=function: f(*at, steps), argnums=wrt)(*inputs)
+        for function in (fused_interference, interference)
+    )
+    for k, mine, theirs in zip(wrt, found, wanted, strict=True):
+        assert relative(mine, theirs) < ROUNDING, NAMES[k]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("k", range(4))
+def test_gradients_by_function_transforms(shape: str, k: int) -> None:
+    inputs, steps = fixed_case(shape)
+    found, wanted = (
+        grad(lambda *at, f=function: f(*at, steps) @ weights(12), argnums=k)(*inputs)
+        for function in (fused_interference, interference)
+    )
+    assert relative(found, wanted) < ROUNDING
+    rows = jacrev(lambda *at: fused_interference(*at, steps), argnums=k)(*inputs)
+    assert relative(rows, jacfwd(lambda *at: interference(*at, steps), argnums=k)(*inputs)) < ROUNDING
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_derivatives_are_those_of_the_values(shape: str) -> None:
+    """Central differences of the fused values: an error common to both paths would pass the comparisons above."""
+    inputs, steps = fixed_case(shape)
+    generator = torch.Generator().manual_seed(3)
+    for k in range(4):
+        direction = torch.randn(inputs[k].shape, generator=generator, dtype=torch.float64) * inputs[k].abs().max()
+
+        def along(t: float, k: int = k, direction: Tensor = direction) -> Tensor:
+            return fused_interference(*(x + t * direction if i == k else x for i, x in enumerate(inputs)), steps)
+
+        slope = torch.func.jvp(lambda t, along=along: along(t), (f64(0.0),), (f64(1.0),))[1]
+        coarse, fine = ((along(t) - along(-t)) / (2 * t) for t in (2e-7, 1e-7))
+        assert relative((4 * fine - coarse) / 3, slope) < 1e-6, NAMES[k]
+
+
+NESTED = {
+    "forward-forward": lambda f: jacfwd(jacfwd(f)),
+    "reverse-reverse": lambda f: jacrev(jacrev(f)),
+    "forward-reverse": lambda f: jacfwd(jacrev(f)),
+    "reverse-forward": lambda f: jacrev(jacfwd(f)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("nested", NESTED)
+def test_hessians(shape: str, nested: str) -> None:
+    inputs, steps = fixed_case(shape, domains=3, phi_steps=2, points=3)
+    sizes = [tensor.numel() for tensor in inputs]
+    units = torch.cat([torch.full((n,), float(x.abs().max())) for n, x in zip(sizes, inputs, strict=True)]).double()
+
+    def total(function: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        def of(packed: Tensor) -> Tensor:
+            parts = [part.reshape(x.shape) for part, x in zip((packed * units).split(sizes), inputs, strict=True)]
+            return function(*parts, steps) @ weights(3)
+
+        return of
+
+    packed = torch.cat([x.flatten() for x in inputs]) / units
+    wanted = jacfwd(jacrev(total(interference)))(packed)
+    found = NESTED[nested](total(fused_interference))(packed)
+    blocks = [(i, j) for i in wanted.split(sizes, 0) for j in i.split(sizes, 1)]
+    assert all(largest(block) > 0 for _, block in blocks)
+    assert relative(found, wanted) < ROUNDING
+    for mine, theirs in zip(found.split(sizes, 0), wanted.split(sizes, 0), strict=True):
+        for a, b in zip(mine.split(sizes, 1), theirs.split(sizes, 1), strict=True):
+            assert relative(a, b) < 1e-9
+
+
+def test_double_backward() -> None:
+    inputs, steps = fixed_case("gauss")
+    products = []
+    for function in (fused_interference, interference):
+        at = [x.clone().requires_grad_() for x in inputs]
+        first = torch.autograd.grad(function(*at, steps) @ weights(12), at, create_graph=True)
+        scalar = sum((g * x.detach()).sum() for g, x in zip(first, at, strict=True))
+        products.append(torch.autograd.grad(scalar, at))
+    for name, mine, theirs in zip(NAMES, *products, strict=True):
+        assert relative(mine, theirs) < ROUNDING, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tiles_cannot_change_the_answer(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, steps = fixed_case(shape, domains=5, phi_steps=3)
+    everything = Wanted(True, True, True, True)
+    wanted = moments(inputs, steps, everything)
+    for tile, most in ((7, 3), (1, 1), (40, 64), (15 * 5, 15)):
+        monkeypatch.setattr(fused, "TILE", tile)
+        monkeypatch.setattr(fused, "MOST_STEPS", most)
+        for mine, theirs in zip(moments(inputs, steps, everything), wanted, strict=True):
+            assert relative(mine, theirs) < 1e-13
+
+
+def test_only_what_is_wanted_is_computed() -> None:
+    inputs, steps = fixed_case("square")
+    everything = moments(inputs, steps, Wanted(True, True, True, True))
+    for k in range(4):
+        some = moments(inputs, steps, Wanted(*(i == k for i in range(4))))
+        assert relative(some.value, everything.value) < 1e-13
+        for i in range(4):
+            if i == k:
+                assert relative(some[i + 1], everything[i + 1]) < 1e-13
+            else:
+                assert some[i + 1].numel() == 0
+    none = moments(inputs, steps, Wanted(False, False, False, False))
+    assert relative(none.value, everything.value) < 1e-13
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_single_precision_after_the_indices(shape: str) -> None:
+    inputs, steps = fixed_case(shape, points=200)
+    inputs = (inputs[0], inputs[1], f64(20.0, 25.5, 18.0), inputs[3])
+    everything = Wanted(True, True, True, True)
+    found, wanted = (moments(inputs, steps, everything, precision) for precision in (torch.float32, torch.float64))
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert mine.dtype == torch.float64
+        assert 0 < relative(mine, theirs) < 1e-5
+
+
+@given(cases(), numbers(-0.5, 0.5))
+def test_intensity_does_not_change_with_a_rotation_of_everything(drawn: tuple, angle: float) -> None:
+    (q, real_space, cells, angles), steps = make_case(*drawn)
+    turn = misset_rotation(f64(360 * angle, 20.0, -50.0))
+    turned = replace(steps, axes=steps.axes @ turn.T, spindle=turn @ steps.spindle)
+    found = fused_interference(turn @ q, real_space @ turn.T, cells, angles, turned)
+    assert relative(found, fused_interference(q, real_space, cells, angles, steps)) < 1e-10
+
+
+def test_one_cell_scatters_alike_in_all_directions() -> None:
+    inputs, steps = fixed_case("square", uniform=True)
+    found = moments((*inputs[:2], f64(1.0, 1.0, 1.0), inputs[3]), steps, Wanted(True, True, True, True))
+    assert relative(found.value, torch.full_like(found.value, 9.0)) < 1e-13
+    assert max(map(largest, (found.scattering, found.real_space, found.angles))) < 1e-9
+    assert largest(found.cells) > 1
+
+
+def test_inputs_are_left_alone() -> None:
+    inputs, steps = fixed_case("square")
+    held = [*inputs, steps.axes, steps.fractions, steps.spindle, steps.intensity, steps.lowest]
+    before = [tensor.clone() for tensor in held]
+    first = fused_interference(*inputs, steps)
+    assert torch.equal(first, fused_interference(*inputs, steps))
+    assert all(torch.equal(a, b) for a, b in zip(before, held, strict=True))
