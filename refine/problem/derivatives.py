@@ -1,0 +1,358 @@
+"""Proof that the derivatives of a model are right, or where they are not.
+
+A check that differentiates nothing passes whatever the derivative is. So first it is proved that there is something to
+check: the Bragg image is finite and not zero, evaluating changes nothing, every parameter has an effect, and no pixel
+looked at crosses a jump of the nearest-reflection lookup. Then each pixel's derivatives, not only their sum, are held
+against differences of the image itself: by Taylor remainders, whose order in the step size (2 behind a right first
+derivative, 3 behind a right second one) does not depend on a tolerance; by extrapolated differences; and by torch's own
+gradcheck in reverse, forward and batched mode. All in float64, nothing compiled.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from refine.model.forward import Interference, expected_photons, miller_indices
+from refine.model.pixels import Pixels
+from refine.parameters.space import ParameterSpace
+from refine.physics.fused import fused_interference
+
+Image = Callable[[Tensor], Tensor]  # z (n,) -> expected photons (P,)
+
+FIRST_ERROR = 1e-6  # relative; extrapolated differences in float64 are good to about 1e-9
+SECOND_ERROR = 1e-5  # relative; one more difference costs two more digits
+FIRST_SLOPE, FIRST_SLOPE_OFF = 2.0, 0.1
+SECOND_SLOPE, SECOND_SLOPE_OFF = 3.0, 0.15
+LEAST_COLUMN = 1e-7  # of the largest column, z being scaled so that a unit of any coordinate shows: less is no effect
+LARGEST_CHANGE = 0.1  # of the pixels' photons over the largest step of a Taylor series
+STEPS = (4, 5, 6)  # halvings of that step at which the order of a remainder is taken
+JUMP_MARGIN = 0.02  # distance in Miller indices that a chosen pixel keeps from half-way between reflections
+FEW_PIXELS = 6  # for torch's own checks, which go entry by entry
+NOISE = 1e-12  # a remainder below this part of the photons is rounding
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit change (n,) of z that moves one physical value (and those symmetry ties to it)."""
+
+    parameter: str
+    label: str
+    unit: str
+    value: float
+    along: Tensor
+    per_unit: float  # change of the value over a unit of z along it
+
+
+@dataclass(frozen=True)
+class Row:
+    """The findings along one direction. column_norm: norm of the derivative image, photons per unit of the value.
+    first_error, second_error: largest error relative to the largest derivative of the row. The slopes are None where
+    the remainder is rounding alone: the image is linear, or quadratic, in the value. `failures` is empty where all
+    holds."""
+
+    direction: Direction
+    column_norm: float
+    first_error: float
+    second_error: float | None
+    first_slope: float | None
+    second_slope: float | None
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was checked on how many pixels, and what failed before or beside the rows."""
+
+    pixels: int
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.rows) and not self.failures and not any(row.failures for row in self.rows)
+
+
+def check_derivatives(
+    space: ParameterSpace,
+    candidates: Pixels,
+    interference: Interference = fused_interference,
+    order: int = 2,
+    pixels: Pixels | None = None,
+) -> Findings:
+    """Check the derivatives of the expected photons by every free parameter at the start of a space.
+
+    Up to 24 pixels are chosen from `candidates` (see `choose_pixels`), or `pixels` are taken as they are.
+    order: 1 for first derivatives alone, 2 for both.
+    """
+    chosen = choose_pixels(space, candidates, interference) if pixels is None else pixels
+    model = ModelImage(space, chosen, interference)
+    if failures := tuple(_meaningless(model)):
+        return Findings(len(chosen), (), failures)
+    try:
+        analytic = _analytic(model)
+    except RuntimeError as error:
+        return Findings(len(chosen), (), (f"the derivatives cannot be computed: {_short(error)}",))
+    rows = tuple(_check_direction(model, analytic, direction, order) for direction in directions(space))
+    return Findings(len(chosen), rows, tuple(_torch_checks(model, analytic, order)))
+
+
+@dataclass(frozen=True)
+class ModelImage:
+    """The expected photons (P,) of a few pixels as a function of z (n,)."""
+
+    space: ParameterSpace
+    pixels: Pixels
+    interference: Interference
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return expected_photons(*self.space.to_model(z), self.pixels, self.interference)
+
+    def line(self, along: Tensor) -> Image:
+        """The photons along a direction (n,) from the start, as a function of the step ()."""
+        return lambda t: self(self.space.zero() + t * along)
+
+
+@dataclass(frozen=True)
+class Analytic:
+    """Photons (P,), and their Jacobian (P, n) by forward mode, by reverse mode under functorch, and by plain reverse
+    mode: three paths through the code that users take."""
+
+    photons: Tensor
+    jacobians: tuple[Tensor, Tensor, Tensor]
+
+
+def _analytic(model: ModelImage) -> Analytic:
+    zero = model.space.zero()
+    at = zero.clone().requires_grad_()
+    photons = model(at)
+    plain = [torch.autograd.grad(pixel, at, retain_graph=True)[0] for pixel in photons]
+    jacobians = (torch.func.jacfwd(model)(zero), torch.func.jacrev(model)(zero), torch.stack(plain))
+    return Analytic(photons.data, jacobians)
+
+
+def directions(space: ParameterSpace) -> list[Direction]:
+    """One direction a physical value that can move, tied ones together."""
+    zero = space.zero()
+    jacobian, values = torch.func.jacfwd(space.physical)(zero), space.physical(zero)
+    found: list[Direction] = []
+    place, row = 0, 0
+    for parameter in space.parameters:
+        block = jacobian[row : row + len(parameter.labels), place : place + parameter.size]
+        for k, along in enumerate(torch.linalg.pinv(block, rtol=1e-9).T):
+            size = torch.linalg.vector_norm(along)
+            whole = torch.cat([zero[:place], along / size.clamp_min(1e-300), zero[place + parameter.size :]])
+            twin = any(abs(float(whole @ other.along)) > 1 - 1e-9 for other in found)
+            if float(torch.linalg.vector_norm(block[k])) > 1e-9 and not twin:
+                label, unit = parameter.labels[k], parameter.units[k]
+                found.append(Direction(parameter.name, label, unit, float(values[row + k]), whole, float(1 / size)))
+        place, row = place + parameter.size, row + len(parameter.labels)
+    return found
+
+
+def choose_pixels(
+    space: ParameterSpace, candidates: Pixels, interference: Interference = fused_interference, most: int = 24
+) -> Pixels:
+    """Pixels in which a wrong derivative would show and no jump is near: the brightest, those where an axis of a step
+    is closest to a whole index (there the axis factor's slope is a series of its own), and some at random."""
+    model = space.to_model(space.zero())
+    with torch.no_grad():
+        photons = expected_photons(*model, candidates, interference) - model.experiment.background.photons(candidates)
+        indices = miller_indices(*model, candidates)
+    delta = (indices - indices.round()).abs()
+    safe = (delta.amax((0, 1, 2)) < 0.5 - JUMP_MARGIN) & (photons > 0)
+    centred = (delta * model.crystal.cells[:, None, None, None]).amin((1, 2))  # (3, P)
+    weak = photons < 1e-6 * photons.max()
+    generator = torch.Generator().manual_seed(0)
+    shuffled = torch.rand(len(candidates), generator=generator).to(photons)
+    picks = [
+        *_first(-photons, safe, most // 3),
+        *(place for axis in centred for place in _first(axis, safe & ~weak, most // 8)),
+        *_first(shuffled, safe & ~weak, most // 4),
+    ]
+    places = torch.tensor(sorted(set(picks))[:most], dtype=torch.long, device=photons.device)
+    return Pixels(candidates.slow[places], candidates.fast[places])
+
+
+def _first(keys: Tensor, allowed: Tensor, count: int) -> list[int]:
+    """Places of the smallest keys among the allowed ones."""
+    order = torch.argsort(torch.where(allowed, keys, torch.inf))[:count]
+    return [int(k) for k in order if bool(allowed[k])]
+
+
+def _meaningless(model: ModelImage) -> Iterator[str]:
+    """Why a check on these pixels would prove nothing."""
+    zero, pixels = model.space.zero(), model.pixels
+    if not len(pixels):
+        yield (
+            "the Bragg image is zero, or every pixel is at a jump of the nearest reflection: no pixel is left to check"
+            " (are all structure factors 0?)"
+        )
+        return
+    photons = model(zero)
+    bragg = photons - model.space.start.experiment.background.photons(pixels)
+    if not bool(torch.isfinite(photons).all()):
+        yield "the expected image holds values that are not finite"
+    elif not bool((bragg.abs() > 0).any()):
+        yield "the Bragg image is zero in every pixel (are all structure factors 0?): any derivative would pass"
+    if not torch.equal(photons, model(zero)) or bool(zero.abs().sum() > 0):
+        yield "evaluating the model changes its input or its state: two evaluations differ"
+    if photons.dtype is not torch.float64:
+        yield f"the image is {photons.dtype}, where float64 is needed to tell a wrong derivative from rounding"
+
+
+def _check_direction(model: ModelImage, analytic: Analytic, direction: Direction, order: int) -> Row:
+    """Remainders and differences along one direction."""
+    along, photons = direction.along, analytic.photons
+    slope = analytic.jacobians[0] @ along
+    reach = _reach(model.line(along), photons, slope)
+    largest = float(_norm(analytic.jacobians[0]).clamp_min(1e-300))
+    norm = float(_norm(slope))
+    first_slope = _remainder_order(lambda t: model.line(along)(t) - photons - t * slope, photons, reach)
+    first_error = _first_error(model, analytic, along, reach)
+    second_slope = second_error = None
+    if order > 1:
+        second_slope, second_error = _second_order(model, analytic, along, reach)
+    row = Row(direction, norm / direction.per_unit, first_error, second_error, first_slope, second_slope, ())
+    guards = [_crosses_jump(model, along, reach / 2 ** STEPS[0])]
+    if not norm > LEAST_COLUMN * largest:
+        guards.append(f"no effect: its derivative image has norm {norm:.1e}, the largest {largest:.1e}")
+    return replace(row, failures=(*filter(None, guards), *_verdicts(row)))
+
+
+def _verdicts(row: Row) -> Iterator[str]:
+    if not row.first_error <= FIRST_ERROR:
+        yield f"first derivative: off by {row.first_error:.1e} of its size, allowed {FIRST_ERROR:.0e}"
+    if row.first_slope is not None and not abs(row.first_slope - FIRST_SLOPE) <= FIRST_SLOPE_OFF:
+        yield f"first derivative: Taylor remainder of order {row.first_slope:.2f}, not 2 +- {FIRST_SLOPE_OFF}"
+    if row.second_error is not None and not row.second_error <= SECOND_ERROR:
+        yield f"second derivative: off by {row.second_error:.1e} of its size, allowed {SECOND_ERROR:.0e}"
+    if row.second_slope is not None and not abs(row.second_slope - SECOND_SLOPE) <= SECOND_SLOPE_OFF:
+        yield f"second derivative: Taylor remainder of order {row.second_slope:.2f}, not 3 +- {SECOND_SLOPE_OFF}"
+
+
+def _norm(values: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(values)
+
+
+def _reach(line: Image, photons: Tensor, slope: Tensor) -> float:
+    """A step that changes the photons by about `LARGEST_CHANGE`: guessed from the slope, then measured and mended, so
+    that a wrong slope cannot choose it."""
+    aim = LARGEST_CHANGE * float(_norm(photons))
+    reach = min(max(aim / max(float(_norm(slope)), 1e-300), 1e-6), 1e3)
+    with torch.no_grad():
+        for _ in range(40):
+            change = float(torch.maximum(*(_norm(line(slope.new_tensor(t)) - photons) for t in (reach, -reach))))
+            if change > 2 * aim and reach > 1e-6:
+                reach /= 2
+            elif change < aim / 4 and reach < 1e3:
+                reach *= 2
+            else:
+                break
+    return reach
+
+
+def _crosses_jump(model: ModelImage, along: Tensor, reach: float) -> str | None:
+    """Whether the nearest reflection of a step changes within `reach`, the largest step taken."""
+    with torch.no_grad():
+        low, here, high = (
+            miller_indices(*model.space.to_model(t * along), model.pixels).round() for t in (-reach, 0.0, reach)
+        )
+    crossing = int(((low != here) | (high != here)).any(2).any(1).any(0).sum())
+    return f"{crossing} pixels cross a jump of the nearest reflection within the steps taken" if crossing else None
+
+
+def _remainder_order(remainder: Image, photons: Tensor, reach: float) -> float | None:
+    """Order of a remainder in the step size, from the last two of a few halved steps above rounding; None where there
+    are none."""
+    floor = 300 * NOISE * float(_norm(photons))  # rounding of a three-hundredth bends an order by less than 0.01
+    with torch.no_grad():
+        sizes = [float(_norm(remainder(photons.new_tensor(reach / 2**k)))) for k in STEPS]
+    above = [math.log2(size) for size in sizes if size > floor]
+    return above[-2] - above[-1] if len(above) > 1 and len(above) >= len(sizes) - 2 else None
+
+
+def _first_error(model: ModelImage, analytic: Analytic, along: Tensor, reach: float) -> float:
+    """Largest error of the Jacobians against extrapolated differences, pixel by pixel: relative to the pixel's own
+    derivative, or to a ten-thousandth of the largest where it is less."""
+    line = model.line(along)
+    difference = _extrapolated(lambda t: line(along.new_tensor(t)), reach / 2 ** STEPS[1])
+    size = difference.abs().clamp_min(1e-4 * float(difference.abs().max())).clamp_min(1e-300)
+    return max(float(((jacobian @ along - difference).abs() / size).max()) for jacobian in analytic.jacobians)
+
+
+def _extrapolated(function: Callable[[float], Tensor], step: float) -> Tensor:
+    """Derivative at 0 by central differences, extrapolated twice (Richardson): its error is of sixth order."""
+    d = [((function(h) - function(-h)) / (2 * h)).data for h in (step, step / 2, step / 4)]
+    once = [(4 * d[1] - d[0]) / 3, (4 * d[2] - d[1]) / 3]
+    return (16 * once[1] - once[0]) / 15
+
+
+def _second_order(model: ModelImage, analytic: Analytic, along: Tensor, reach: float) -> tuple[float | None, float]:
+    """Order of the remainder behind the second derivative (forward over forward, pixel by pixel), and the error of the
+    Hessian-vector product of a weighted sum of the pixels (reverse over reverse, the path of a Newton step): against
+    differences of its gradient, and against the other path."""
+    photons, slope, line = analytic.photons, analytic.jacobians[0] @ along, model.line(along)
+    weights = torch.linspace(0.5, 1.5, len(photons)).to(photons) / photons.abs().clamp_min(1e-300)
+    start, one = along.new_zeros(()), along.new_ones(())
+    bend = torch.func.jvp(lambda t: torch.func.jvp(line, (t,), (one,))[1], (start,), (one,))[1]
+    order = _remainder_order(lambda t: line(t) - photons - t * slope - t * t / 2 * bend, photons, reach)
+
+    def gradient(t: float, keep: bool = False) -> tuple[Tensor, Tensor]:
+        at = (t * along).requires_grad_()
+        return torch.autograd.grad(weights @ model(at), at, create_graph=keep)[0], at
+
+    kept, at = gradient(0.0, keep=True)
+    if not kept.requires_grad:
+        return order, math.inf
+    product = torch.autograd.grad(kept @ along, at)[0]
+    difference = _extrapolated(lambda t: gradient(t)[0], reach / 2 ** STEPS[0])
+    largest = torch.maximum(difference.abs().max(), 1e-3 * kept.data.abs().max() / max(reach, 1.0))
+    error = torch.maximum((product - difference).abs().max(), (product @ along - weights @ bend).abs())
+    return order, float(error / largest.clamp_min(1e-300))
+
+
+def _torch_checks(model: ModelImage, analytic: Analytic, order: int) -> Iterator[str]:
+    """torch's gradcheck by parameter in reverse, forward and batched mode, each pixel an output scaled to its own
+    largest derivative; gradgradcheck behind it; and vmap against one point after the other."""
+    few = slice(None, None, max(1, len(model.pixels) // FEW_PIXELS))
+    scale = analytic.jacobians[0][few].abs().amax(1).clamp_min(1e-300)
+    part = replace(model, pixels=Pixels(model.pixels.slow[few], model.pixels.fast[few]))
+    zero = model.space.zero()
+    for parameter, places in zip(
+        model.space.parameters, model.space.split(torch.arange(model.space.size)), strict=True
+    ):
+
+        def block(z: Tensor, places: Tensor = places) -> Tensor:
+            return part(zero.index_put((places.to(zero.device),), z)) / scale
+
+        for kind, check in _torch_kinds(block, zero[: len(places)], order):
+            try:
+                held, why = check(), "the results differ"
+            except RuntimeError as error:  # GradcheckError among them
+                held, why = False, _short(error)
+            if not held:
+                yield f"{parameter.name}: {kind} failed: {why}"
+
+
+def _torch_kinds(function: Image, at: Tensor, order: int) -> Sequence[tuple[str, Callable[[], bool]]]:
+    inputs = (at.clone().requires_grad_(),)
+    modes = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    first = partial(torch.autograd.gradcheck, function, inputs, eps=1e-4, atol=1e-7, rtol=1e-6, **modes)
+    second = partial(torch.autograd.gradgradcheck, function, inputs, eps=1e-4, atol=1e-6, rtol=1e-5)
+    kinds = [("gradcheck", first), ("vmap", partial(_vmap_agrees, function, at)), ("gradgradcheck", second)]
+    return kinds if order > 1 else kinds[:2]
+
+
+def _vmap_agrees(function: Image, at: Tensor) -> bool:
+    """vmap over three points against the points one by one."""
+    points = torch.stack([at, at + 1e-3, at - 2e-3])
+    one_by_one = torch.stack([function(point) for point in points])
+    return bool(torch.allclose(torch.func.vmap(function)(points), one_by_one, rtol=1e-12, atol=1e-12))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
