@@ -1,8 +1,6 @@
 """Shared set-up: the helper module beside this file, one deterministic profile for the property-based tests."""
 
-import importlib
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,6 @@ import torch
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
-
-with warnings.catch_warnings():  # torch's own module, loaded at the first forward-mode derivative, warns of torch.jit
-    warnings.simplefilter("ignore", DeprecationWarning)
-    importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 torch.set_num_threads(1)  # the tensors here are small: threads would only wait for each other
 

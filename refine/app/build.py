@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refine.app.compilation import decide_compilation
 from refine.app.config import Config
 from refine.app.config import Detector as DetectorConfig
 from refine.errors import InputError
@@ -27,7 +28,7 @@ from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
 from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vectors
-from refine.physics.fused import fused_interference
+from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.identifiability import require_identifiable
@@ -38,11 +39,13 @@ from refine.problem.restraints import Restraint
 
 @dataclass(frozen=True)
 class Setup:
-    """A run made ready: the starting model, its misset angles (3,) as given, and what was noticed on the way."""
+    """A run made ready: the starting model, its misset angles (3,) as given, the way to compute it, and what was
+    noticed on the way."""
 
     crystal: Crystal
     experiment: Experiment
     misset_deg: Tensor
+    interference: Interference
     notes: tuple[str, ...]
 
 
@@ -54,9 +57,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if present and name != "cpu" else "cpu")
 
 
-def choose_interference(config: Config) -> Interference:
-    """The sum over the crystal's steps in the configuration's precision."""
-    return partial(fused_interference, precision=getattr(torch, config.dtype))
+def choose_interference(config: Config) -> tuple[Interference, tuple[str, ...]]:
+    """The sum over the crystal's steps in the configuration's precision, compiled where that is wanted and pays, and
+    what to tell the user about it."""
+    detector, crystal = config.detector, config.crystal
+    points = detector.size[0] * detector.size[1] * detector.oversample**2
+    compiled, note = decide_compilation(config.compile, points * crystal.mosaic.domains * crystal.scan.steps)
+    how = Execution(getattr(torch, config.dtype), compiled)
+    return partial(fused_interference, how=how), (note,) if note else ()
 
 
 def build_model(config: Config) -> Setup:
@@ -72,25 +80,26 @@ def build_model(config: Config) -> Setup:
         background=_background(config, like),
         scale=like + 1,
     )
-    return Setup(crystal, experiment, like.new_tensor(config.crystal.orientation.misset_deg), (note,))
+    interference, remarks = choose_interference(config)
+    misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
+    return Setup(crystal, experiment, misset_deg, interference, (note, *remarks))
+
+
+def build_space(config: Config, setup: Setup) -> ParameterSpace:
+    """The configuration's free parameters. Raises InputError for those that no image could determine."""
+    plane = config.background.model == "plane"
+    space = ParameterSpace.of(setup.crystal, setup.experiment, config.refinement.free, setup.misset_deg, plane)
+    require_identifiable(space)
+    return space
 
 
 def build_problem(config: Config, setup: Setup) -> ImageProblem:
     """The configuration's image against its model. Raises InputError for an image that cannot be refined against
     and for free parameters that no image could determine."""
-    space = ParameterSpace.of(
-        setup.crystal,
-        setup.experiment,
-        config.refinement.free,
-        setup.misset_deg,
-        plane_background=config.background.model == "plane",
-    )
-    require_identifiable(space)
+    space = build_space(config, setup)
     observation = _observation(config, setup.experiment)
     noise = NOISES[config.refinement.loss]
-    return ImageProblem(
-        space, observation, observation.pixels(), noise, _restraints(config, space), choose_interference(config)
-    )
+    return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
 
 
 def image_file(config: Config) -> Path:

@@ -262,6 +262,9 @@ class Config(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where tensors live")
     dtype: Literal["float64", "float32"] = Field(default="float64", description="precision of the computation")
+    compile: Literal["auto"] | StrictBool = Field(
+        default="auto", description="compile the sum over steps; auto: where that is predicted to save time"
+    )
     threads: Count | None = Field(default=None, description="CPU threads; null leaves PyTorch's choice [threads]")
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(default=0, description="seed of every random draw but mosaic")
 

@@ -32,7 +32,6 @@ UNSUPPORTED_KEYS = frozenset(
         "structure_factors.model",
         "structure_factors.unknown",
         "refinement.holdout",
-        "compile",
     }
 )
 UNSUPPORTED_VALUES = {

@@ -77,13 +77,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(simulate)
     validated = "validate configs/quickstart.yaml"
     _add_config(command("validate", _validate, "Check a configuration and the files it names", validated))
+    checked = "gradcheck configs/quickstart.yaml --order 1"
+    gradcheck = command("gradcheck", _gradcheck, "Prove the derivatives by every free parameter right", checked)
+    gradcheck.add_argument("--order", choices=("1", "2", "both"), default="both", help="derivatives to check")
+    gradcheck.add_argument("--json", type=Path, metavar="F", help="write the findings as JSON")
+    gradcheck.add_argument("--junit", type=Path, metavar="F", help="write the findings as JUnit XML")
+    _add_config(gradcheck, default=Path("configs/quickstart.yaml"))
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="YAML configuration")
+def _add_config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    optional = {"nargs": "?", "default": default, "help": f"YAML configuration; default: {default}"}
+    parser.add_argument("config", type=Path, **(optional if default else {"help": "YAML configuration"}))
     parser.set_defaults(overrides=[])
     parser.usage = parser.format_usage().removeprefix("usage: ").rstrip() + " [key.path=value ...]"
     parser.epilog = f"{OVERRIDES}. {parser.epilog}"
@@ -110,6 +117,14 @@ def _validate(chosen: argparse.Namespace, _: float) -> int:
 
     print("\n".join(validate(chosen.config, chosen.overrides)))
     return 0
+
+
+def _gradcheck(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.gradcheck import gradcheck
+
+    passed, lines = gradcheck(chosen.config, chosen.overrides, chosen.order, chosen.json, chosen.junit)
+    print("\n".join(lines))
+    return 0 if passed else 1
 
 
 def _init(chosen: argparse.Namespace, _: float) -> int:

@@ -11,12 +11,13 @@ from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
 from refine.problem.noise import expected_poisson_deviance
 from refine.problem.problem import ImageProblem
+from refine.problem.quadratic import covariance
 from refine.solvers.solution import Solution
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Start, value and esd (n,) of one parameter; esd None where it was not refined."""
+    """Start, value and esd (n,) of one parameter; esd None where it was not refined, NaN where it is not determined."""
 
     start: Tensor
     value: Tensor
@@ -64,10 +65,10 @@ class Outcome:
 def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> Outcome:
     """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit."""
     space, z = problem.space, solution.z
-    scale = torch.sqrt(torch.diagonal(solution.quadratic.curvature)).clamp_min(1e-150)
-    inverse = torch.linalg.pinv(solution.quadratic.curvature / (scale[:, None] * scale), hermitian=True)
-    covariance = space.covariance(z, inverse / (scale[:, None] * scale))
-    esd = torch.sqrt(torch.diagonal(covariance).clamp_min(0.0))
+    inverse, undetermined = covariance(solution.quadratic.curvature)
+    spread = space.covariance(z, inverse)
+    lost = torch.diagonal(space.covariance(z, torch.diag(undetermined.to(z)))) > 0
+    esd = torch.where(lost, torch.nan, torch.sqrt(torch.diagonal(spread).clamp_min(0.0)))
     estimates, place = {}, 0
     for parameter, part in zip(space.parameters, space.split(z), strict=True):
         rows = slice(place, place := place + len(parameter.labels))
@@ -76,7 +77,7 @@ def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> O
         estimates[parameter.name] = Estimate(start, value, found, parameter.labels, parameter.units)
     model = space.to_model(z)
     estimates = _fixed_estimates(space, misset_deg) | estimates
-    return Outcome(model, estimates, space.names, space.physical(z), covariance, _fit(problem, z))
+    return Outcome(model, estimates, space.names, space.physical(z), spread, _fit(problem, z))
 
 
 def _fixed_estimates(space: ParameterSpace, misset_deg: Tensor) -> dict[str, Estimate]:

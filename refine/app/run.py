@@ -18,7 +18,7 @@ from refine.app.results import Run, trace_row, write_results, write_trace
 from refine.app.strategy import choose_start
 from refine.errors import InputError
 from refine.io.atomic import make_directory
-from refine.problem.identifiability import require_effect, weak_combination
+from refine.problem.identifiability import require_determined, weak_combination
 from refine.problem.problem import ImageProblem
 from refine.solvers.loop import Stop, solve
 from refine.solvers.protocol import Solver
@@ -70,7 +70,7 @@ def _refine(
     def observe(record: Record) -> None:
         if not rows:
             if record.quadratic is not None:
-                require_effect(problem.space, record.quadratic.curvature)
+                require_determined(problem.space, record.quadratic.curvature)
             make_directory(target)
             progress.open_log(target / "refine.log")
         rows.append(trace_row(problem, record))
@@ -82,7 +82,6 @@ def _refine(
     progress.say(start.note)
     stop = Stop(max_iterations=config.refinement.optimizer.max_iterations)
     solution = solve(problem, solver, start.z, stop, observe)
-    require_effect(problem.space, solution.quadratic.curvature)
     return initial_loss, solution
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from refine.app.build import Setup, build_model, choose_interference
+from refine.app.build import Setup, build_model
 from refine.app.config import Config
 from refine.app.load import load_config
 from refine.errors import InputError
@@ -26,7 +26,7 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
     if config.threads:
         torch.set_num_threads(config.threads)
     setup = build_model(config)
-    expected = expected_image(setup.crystal, setup.experiment, interference=choose_interference(config)).cpu().numpy()
+    expected = expected_image(setup.crystal, setup.experiment, interference=setup.interference).cpu().numpy()
     image = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
     write_image(output, image, _header(config, setup))
     size = f"{image.shape[0]} x {image.shape[1]} pixels (slow x fast)"

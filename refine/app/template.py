@@ -60,6 +60,7 @@ refinement:
 #output: {{directory: run}}
 #compatibility: []                   # or [corner_factors]: solid angle and polarization as nanoBragg.c takes them
 #device: auto                        # auto | cpu | cuda
+#compile: auto                       # auto | true | false
 #dtype: float64                      # float64 | float32
 #threads: null                       # CPU threads
 #seed: 0

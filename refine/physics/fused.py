@@ -7,6 +7,7 @@ tile by tile, the sines shared. The derivative by h_j of a step, G_j, is all tha
 Second derivatives are taken through the reference, so they are exact.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,6 +37,17 @@ class Wanted(NamedTuple):
     angles: bool
 
 
+class Execution(NamedTuple):
+    """How the sum is carried out: float32 does everything after the Miller indices, whose whole part would use up its
+    digits, in single precision; `compiled` uses torch.compile, which takes some ten seconds on first use."""
+
+    precision: torch.dtype = torch.float64
+    compiled: bool = False
+
+
+EAGER = Execution()
+
+
 class Moments(NamedTuple):
     """Intensity (Q,) and its derivatives by q (3, Q), by a_jc (9, Q), by N (3, Q), by the angles (3, Q); empty
     (0, Q) where not wanted."""
@@ -53,17 +65,13 @@ def fused_interference(
     cells: Tensor,
     angles: Tensor,
     steps: Steps,
-    precision: torch.dtype = torch.float64,
+    how: Execution = EAGER,
 ) -> Tensor:
-    """`interference`, faster; same arguments, same numbers to rounding.
-
-    With `precision` float32 everything after the Miller indices, whose whole part would use up the digits, is done
-    in float32; the result is float64 in either case.
-    """
+    """`interference`, faster; same arguments, same numbers to rounding. The result is float64 in any precision."""
     inputs = (scattering, real_space, cells, angles)
     if any(_derivative_levels(tensor) > 1 for tensor in inputs):
         return interference(*inputs, steps)
-    return _apply(*inputs, steps, Wanted(*map(_carries_derivative, inputs)), precision)[0]
+    return _apply(*inputs, steps, Wanted(*map(_carries_derivative, inputs)), how)[0]
 
 
 def _carries_derivative(tensor: Tensor) -> bool:
@@ -83,24 +91,31 @@ def _derivative_levels(tensor: Tensor) -> int:
     return levels + _carries_derivative(tensor)
 
 
-def moments(inputs: Inputs, steps: Steps, wanted: Wanted, precision: torch.dtype = torch.float64) -> Moments:
-    """Intensity and the wanted derivatives at scattering vectors (3, Q), tile by tile."""
-    scattering, real_space, cells, angles = inputs
+def moments(inputs: Inputs, steps: Steps, wanted: Wanted, how: Execution = EAGER) -> Moments:
+    """Intensity and the wanted derivatives at scattering vectors (3, Q), tile by tile; no graph is made."""
+    scattering, real_space, cells, angles = (tensor.detach() for tensor in inputs)
     fixed = (steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
-    rotations = step_rotations(angles, *fixed)
-    rates = step_rotation_rates(angles, *fixed)
+    rotations, rates = step_rotations(angles, *fixed), step_rotation_rates(angles, *fixed)
     height = min(len(rotations), MOST_STEPS)
     width = max(1, TILE * torch.get_num_threads() // height)
+    sum_tile = _compiled_sum() if how.compiled else _sum_tile
+    box = (steps.intensity / len(rotations), steps.lowest)
     out = _empty_moments(scattering, wanted)
     for q0 in range(0, scattering.shape[1], width):
         columns = slice(q0, q0 + width)
         for m0 in range(0, len(rotations), height):
             block = slice(m0, m0 + height)
-            tile = _Tile(scattering[:, columns], real_space, rotations[block], rates[:, block], precision)
-            part_of_mean = _accumulate(tile, cells, 1 / len(rotations), steps, wanted)
-            for total, part in zip(out, part_of_mean, strict=True):
-                total[..., columns] += part
+            lattice = (real_space, cells, rotations[block], rates[:, block])
+            part = sum_tile(scattering[:, columns], *lattice, *box, steps.shape, wanted, how.precision)
+            for total, found in zip(out, part, strict=True):
+                total[..., columns] += found
     return out
+
+
+@functools.cache
+def _compiled_sum() -> Callable[..., Moments]:
+    """`_sum_tile` as torch.compile makes it. It holds no autograd graph, so nothing of it can be donated or freed."""
+    return torch.compile(_sum_tile)
 
 
 def _empty_moments(scattering: Tensor, wanted: Wanted) -> Moments:
@@ -109,38 +124,42 @@ def _empty_moments(scattering: Tensor, wanted: Wanted) -> Moments:
     return Moments(scattering.new_zeros(points), *(scattering.new_zeros(n, points) for n in rows))
 
 
-class _Tile:
-    """Scattering vectors (3, Q) and steps (M) worked on at once: the rotated lattice, and the distances of its Miller
-    indices from whole ones, in float64; everything after them in `precision`."""
-
-    def __init__(self, q: Tensor, real_space: Tensor, rotations: Tensor, rates: Tensor, precision: torch.dtype) -> None:
-        vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
-        indices = (vectors.reshape(-1, 3) @ q).reshape(3, -1, q.shape[1])  # (3, M, Q)
-        self.nearest = indices.round()
-        self.delta = indices.sub_(self.nearest).to(precision)
-        self.vectors, self.q = vectors.to(precision), q.to(precision)
-        self.real_space, self.rotations, self.rates = (t.to(precision) for t in (real_space, rotations, rates))
-
-
-def _accumulate(tile: _Tile, cells: Tensor, share: float, steps: Steps, wanted: Wanted) -> Moments:
-    """Sums over the tile's steps, each of which is a `share` of the mean."""
-    shape, n = SHAPES[steps.shape], cells[:, None, None].to(tile.delta)
-    weight = nearest_intensity(tile.nearest, steps.intensity, steps.lowest).to(tile.delta) * share
+def _sum_tile(
+    q: Tensor,
+    real_space: Tensor,
+    cells: Tensor,
+    rotations: Tensor,
+    rates: Tensor,
+    intensity: Tensor,
+    lowest: Tensor,
+    shape: str,
+    wanted: Wanted,
+    precision: torch.dtype,
+) -> Moments:
+    """Sums over steps (M) at q (3, Q): the Miller indices in float64, everything after them in `precision`."""
+    vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
+    indices = (vectors.reshape(-1, 3) @ q).reshape(3, -1, q.shape[1])  # (3, M, Q)
+    nearest = indices.round()
+    delta = (indices - nearest).to(precision)
+    weight = nearest_intensity(nearest, intensity, lowest).to(precision)
+    n = cells[:, None, None].to(precision)
+    vectors, q, real_space = vectors.to(precision), q.to(precision), real_space.to(precision)
+    rotations, rates = rotations.to(precision), rates.to(precision)
     if not any(wanted):
-        amplitude = shape.value(tile.delta, n).prod(0)
-        return _empty_moments(tile.q, wanted)._replace(value=(weight * amplitude**2).sum(0))
-    factor, by_delta, by_n = shape.slopes(tile.delta, n)
+        amplitude = SHAPES[shape].value(delta, n).prod(0)
+        return _empty_moments(q, wanted)._replace(value=(weight * amplitude**2).sum(0))
+    factor, by_delta, by_n = SHAPES[shape].slopes(delta, n)
     others = torch.stack([factor[1] * factor[2], factor[2] * factor[0], factor[0] * factor[1]])
     amplitude = others[0] * factor[0]
-    others *= 2 * weight * amplitude
-    slopes = by_delta.mul_(others)  # G (3, M, Q)
-    none = tile.q.new_zeros(0, tile.q.shape[1])
+    others = others * (2 * weight * amplitude)
+    slopes = by_delta * others  # G (3, M, Q)
+    none = q.new_zeros(0, q.shape[1])
     return Moments(
         (weight * amplitude**2).sum(0),
-        tile.vectors.flatten(0, 1).T @ slopes.flatten(0, 1) if wanted.scattering else none,
-        _by_real_space(slopes, tile.rotations, tile.q) if wanted.real_space else none,
+        vectors.flatten(0, 1).T @ slopes.flatten(0, 1) if wanted.scattering else none,
+        _by_real_space(slopes, rotations, q) if wanted.real_space else none,
         (others * by_n).sum(1) if wanted.cells else none,
-        torch.stack([_by_angle(slopes, tile, rate) for rate in tile.rates]) if wanted.angles else none,
+        torch.stack([_by_angle(slopes, real_space, rate, q) for rate in rates]) if wanted.angles else none,
     )
 
 
@@ -154,10 +173,10 @@ def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:
     return (spread.reshape(3, 3, 3, -1) * q[:, None]).sum(1).flatten(0, 1)
 
 
-def _by_angle(slopes: Tensor, tile: _Tile, rate: Tensor) -> Tensor:
+def _by_angle(slopes: Tensor, real_space: Tensor, rate: Tensor, q: Tensor) -> Tensor:
     """sum_jm G_jm (dR_m/dangle a_j) . q as (Q,), the rate (M, 3, 3) per radian."""
-    vectors = (tile.real_space @ rate.mT).transpose(0, 1).flatten(0, 1)  # (3 M, 3)
-    return ((vectors.T @ slopes.flatten(0, 1)) * tile.q).sum(0)
+    vectors = (real_space @ rate.mT).transpose(0, 1).flatten(0, 1)  # (3 M, 3)
+    return ((vectors.T @ slopes.flatten(0, 1)) * q).sum(0)
 
 
 class _Interference(torch.autograd.Function):
@@ -165,15 +184,9 @@ class _Interference(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        q: Tensor,
-        real_space: Tensor,
-        cells: Tensor,
-        angles: Tensor,
-        steps: Steps,
-        wanted: Wanted,
-        precision: torch.dtype,
+        q: Tensor, real_space: Tensor, cells: Tensor, angles: Tensor, steps: Steps, wanted: Wanted, how: Execution
     ) -> tuple[Tensor, ...]:
-        return tuple(moments((q, real_space, cells, angles), steps, wanted, precision))
+        return tuple(moments((q, real_space, cells, angles), steps, wanted, how))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

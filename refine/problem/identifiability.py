@@ -5,10 +5,11 @@ from torch import Tensor
 
 from refine.errors import InputError
 from refine.parameters.space import ParameterSpace
-from refine.problem.quadratic import condition
+from refine.problem.quadratic import SINGULAR, Spectrum, spectrum
 
-SINGULAR = 1e-9  # relative size of a singular value that counts as zero
-ILL_CONDITIONED = 1e8  # of the curvature scaled to a unit diagonal
+SAME = 1e-9  # relative size of a singular value that counts as zero
+ILL_CONDITIONED = 1e8  # condition number of the curvature above which a user is warned
+SHARE = 0.1  # part of a unit vector above which a parameter is named
 
 
 def require_identifiable(space: ParameterSpace) -> None:
@@ -33,7 +34,7 @@ def require_identifiable(space: ParameterSpace) -> None:
     columns = torch.func.jacfwd(frame)(space.zero())[:, [i for i, _ in coordinates]]
     norms = torch.linalg.vector_norm(columns, dim=0)
     _, values, vectors = torch.linalg.svd(columns / norms.clamp_min(1e-300), full_matrices=True)
-    rank = int((values > SINGULAR * values[0]).sum())
+    rank = int((values > SAME * values[0]).sum())
     if rank < len(coordinates):
         names = dict.fromkeys(
             name for (_, name), part in zip(coordinates, vectors[-1].abs(), strict=True) if part > 0.1
@@ -44,24 +45,33 @@ def require_identifiable(space: ParameterSpace) -> None:
         )
 
 
-def require_effect(space: ParameterSpace, curvature: Tensor) -> None:
-    """Raise InputError where a free parameter does not change the expected image at all."""
+def require_determined(space: ParameterSpace, curvature: Tensor) -> None:
+    """Raise InputError where a free parameter, or a combination of some, does not change the expected image at all."""
     idle = torch.diagonal(curvature) <= 0
-    names = [p.name for p, part in zip(space.parameters, space.split(idle), strict=True) if bool(part.any())]
-    if names:
+    if names := [p.name for p, part in zip(space.parameters, space.split(idle), strict=True) if bool(part.any())]:
         raise InputError(
             f"refinement.free: {', '.join(names)} have no effect on the expected image in the pixels used: check the"
             " structure factors, the orientation and the detector, or fix them"
+        )
+    found = spectrum(curvature)
+    if found.condition > SINGULAR:
+        raise InputError(
+            f"refinement.free: a change of {_weakest(space, found)} together leaves the image as it is (condition"
+            f" number {found.condition:.0e}), so that it cannot tell them apart; fix or restrain one of them"
         )
 
 
 def weak_combination(space: ParameterSpace, curvature: Tensor) -> str | None:
     """A warning that names the combination of parameters the data hardly determine, or None."""
-    number, vector = condition(curvature)
-    if number < ILL_CONDITIONED:
+    found = spectrum(curvature)
+    if found.condition < ILL_CONDITIONED:
         return None
-    weights = {
-        p.name: float(torch.linalg.vector_norm(v)) for p, v in zip(space.parameters, space.split(vector), strict=True)
-    }
-    named = ", ".join(name for name, weight in weights.items() if weight > 0.1)
-    return f"the data hardly determine a combination of {named} (condition number {number:.1e}): fix or restrain one"
+    named = _weakest(space, found)
+    number = f"condition number {found.condition:.0e}"
+    return f"the data hardly determine a combination of {named} ({number}): fix or restrain one"
+
+
+def _weakest(space: ParameterSpace, found: Spectrum) -> str:
+    """The parameters that the least determined combination is made of."""
+    parts = zip(space.parameters, space.split(found.vectors[:, 0]), strict=True)
+    return ", ".join(p.name for p, part in parts if float(torch.linalg.vector_norm(part)) > SHARE)

@@ -23,11 +23,40 @@ class Quadratic(NamedTuple):
         return cls(like.new_zeros(()), like.new_zeros(n), like.new_zeros(n, n))
 
 
-def condition(curvature: Tensor) -> tuple[float, Tensor]:
-    """Condition number of the curvature (n, n) scaled to a unit diagonal, and the unit vector (n,) of the scaled
-    parameters it determines least; infinite where a parameter has no effect."""
-    scale = torch.sqrt(torch.diagonal(curvature))
-    if not bool((scale > 0).all()):
-        return float("inf"), (scale <= 0).to(curvature) / (scale <= 0).sum().sqrt()
-    values, vectors = torch.linalg.eigh(curvature / (scale[:, None] * scale))
-    return (float(values[-1] / values[0]) if values[0] > 0 else float("inf")), vectors[:, 0]
+class Spectrum(NamedTuple):
+    """Eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a curvature scaled to a unit diagonal;
+    scale (n,) the roots of that diagonal."""
+
+    values: Tensor
+    vectors: Tensor
+    scale: Tensor
+
+    @property
+    def condition(self) -> float:
+        """Condition number, which no change of units changes; infinite where a parameter has no effect."""
+        return float(self.values[-1] / self.values[0]) if self.values[0] > 0 else float("inf")
+
+    @property
+    def determined(self) -> Tensor:
+        """Which eigenvectors (n,) the data determine: the others are zero to rounding."""
+        return self.values > self.values[-1] / SINGULAR
+
+
+SINGULAR = 1e13  # condition number above which a combination is not determined at all; rounding gives about 1e16
+
+
+def spectrum(curvature: Tensor) -> Spectrum:
+    """How well a curvature (n, n) determines the combinations of its parameters."""
+    scale = torch.sqrt(torch.diagonal(curvature).clamp_min(0.0))
+    safe = torch.where(scale > 0, scale, 1.0)
+    values, vectors = torch.linalg.eigh(curvature / (safe[:, None] * safe))
+    return Spectrum(values, vectors, safe)
+
+
+def covariance(curvature: Tensor) -> tuple[Tensor, Tensor]:
+    """Inverse (n, n) of a curvature over what it determines, and which coordinates (n,) take part in what it does
+    not: their variance is unknown."""
+    values, vectors, scale = found = spectrum(curvature)
+    known = found.determined
+    directions = vectors[:, known] / scale[:, None]
+    return directions / values[known] @ directions.T, (vectors[:, ~known].abs() > 1e-6).any(1)

@@ -159,7 +159,6 @@ def test_key_that_is_like_nothing():
     [
         "beam.spectrum=x", "detector.thickness={um: 1}", "detector.point_pixel=true",
         "structure_factors.interpolate=true",
-        "structure_factors.model=x.pdb", "structure_factors.unknown=true", "refinement.holdout=0.1", "compile=auto",
         "images=[{file: a, scale: 1}]", "images=[{file: a, orientation: {}}]", "images=[{file: a, background: 1}]",
         "images=[{file: a, beam: {}}]", "detector.file=x.expt", "crystal.orientation.expt=x.expt",
         "detector.convention=adxv", "crystal.shape=round", "crystal.mosaic.model=gaussian", "background.model=radial",

@@ -11,9 +11,9 @@ from refine.model.forward import expected_image
 from refine.model.observation import Observation
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
-from refine.problem.identifiability import ILL_CONDITIONED, require_effect, require_identifiable, weak_combination
+from refine.problem.identifiability import ILL_CONDITIONED, require_determined, require_identifiable, weak_combination
 from refine.problem.problem import ImageProblem
-from refine.problem.quadratic import condition
+from refine.problem.quadratic import spectrum
 
 SIZE = (32, 32)
 SAME = [
@@ -55,7 +55,7 @@ def test_same_motion_is_refused_and_named(convention: str, free: tuple[str, ...]
     with pytest.raises(InputError, match="twotheta") as caught:
         require_identifiable(space)
     assert "detector_rotations" in str(caught.value)
-    assert condition(curvature_of(space))[0] > 1e12
+    assert spectrum(curvature_of(space)).condition > 1e12
 
 
 @pytest.mark.parametrize("corner", [False, True])
@@ -63,19 +63,29 @@ def test_same_motion_is_refused_and_named(convention: str, free: tuple[str, ...]
 def test_what_an_image_tells_apart_is_accepted(convention: str, free: tuple[str, ...], corner: bool) -> None:
     space = space_of(convention, free, corner)
     if corner:
-        assert condition(curvature_of(space))[0] < 1e6
+        assert spectrum(curvature_of(space)).condition < 1e6
     require_identifiable(space)
 
 
 def test_parameters_without_effect_are_refused() -> None:
     space = space_of("mosflm", ("cell", "scale", "background"))
-    require_effect(space, curvature_of(space))
+    require_determined(space, curvature_of(space))
     dark = replace(space.start.experiment, structure_factors=StructureFactors.uniform(f64(0.0)))
     idle = ParameterSpace.of(space.start.crystal, dark, ("cell", "scale", "background"))
     with pytest.raises(InputError, match="no effect") as caught:
-        require_effect(idle, curvature_of(idle))
+        require_determined(idle, curvature_of(idle))
     assert "cell, scale" in str(caught.value)
     assert "background" not in str(caught.value)
+
+
+def test_a_turn_of_crystal_and_detector_together_is_refused_in_unpolarised_light() -> None:
+    free = ("orientation", "scale", "detector_rotations.x")
+    polarised = space_of("mosflm", free)
+    require_determined(polarised, curvature_of(polarised))
+    beam = replace(polarised.start.experiment.beam, polarization=None)
+    even = ParameterSpace.of(polarised.start.crystal, replace(polarised.start.experiment, beam=beam), free)
+    with pytest.raises(InputError, match=r"orientation, detector_rotations\.x together"):
+        require_determined(even, curvature_of(even))
 
 
 def test_weak_combinations_are_named() -> None:

@@ -16,7 +16,7 @@ from refine.physics.interference import interference
 from refine.problem import problem as module
 from refine.problem.noise import NOISES
 from refine.problem.problem import ImageProblem
-from refine.problem.quadratic import Quadratic, condition
+from refine.problem.quadratic import Quadratic, covariance, spectrum
 from refine.problem.restraints import Restraint, restraint_quadratic
 
 SIZE = (24, 20)
@@ -197,12 +197,21 @@ def test_restraints_pull_in_units_of_their_sigma() -> None:
 
 
 def test_condition_names_the_weakest_direction() -> None:
-    number, vector = condition(f64([[4.0, 3.8, 0.0], [3.8, 4.0, 0.0], [0.0, 0.0, 100.0]]))
-    assert number == pytest.approx(1.95 / 0.05)
-    assert largest(vector.abs() - f64(0.5**0.5, 0.5**0.5, 0.0)) < 1e-12
-    number, vector = condition(f64([[1.0, 0.0], [0.0, 0.0]]))
-    assert number == float("inf")
-    assert vector.tolist() == [0, 1]
+    found = spectrum(f64([[4.0, 3.8, 0.0], [3.8, 4.0, 0.0], [0.0, 0.0, 100.0]]))
+    assert found.condition == pytest.approx(1.95 / 0.05)
+    assert largest(found.vectors[:, 0].abs() - f64(0.5**0.5, 0.5**0.5, 0.0)) < 1e-12
+    idle = spectrum(f64([[1.0, 0.0], [0.0, 0.0]]))
+    assert idle.condition == float("inf")
+    assert idle.vectors[:, 0].abs().tolist() == [0, 1]
+
+
+def test_covariance_leaves_out_what_is_not_determined_and_says_so() -> None:
+    regular = f64([[4.0, 1.0, 0.0], [1.0, 9.0, 0.5], [0.0, 0.5, 100.0]])
+    inverse, lost = covariance(regular)
+    assert largest(inverse @ regular - torch.eye(3)) < 1e-12
+    assert not lost.any()
+    _, lost = covariance(f64([[4.0, 4.0, 0.0], [4.0, 4.0, 0.0], [0.0, 0.0, 1.0]]))
+    assert lost.tolist() == [True, True, False]
 
 
 def test_scale_and_background_alone_reach_the_optimum_that_scipy_finds() -> None:
