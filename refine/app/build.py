@@ -31,6 +31,7 @@ from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vec
 from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
+from refine.physics.sources import Sources, spread_sources
 from refine.problem.identifiability import require_identifiable
 from refine.problem.noise import NOISES
 from refine.problem.problem import ImageProblem
@@ -158,7 +159,18 @@ def _beam(config: Config, like: Tensor) -> Beam:
     convention, beam = CONVENTIONS[config.detector.convention], config.beam
     kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
     direction, axis = (like.new_tensor(v) for v in (convention.beam, convention.polarization))
-    return Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, axis)
+    spread = _sources(config, direction, axis)
+    return Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, axis, spread)
+
+
+def _sources(config: Config, direction: Tensor, axis: Tensor) -> Sources | None:
+    """The rays of a divergent or dispersed beam, None for one ray."""
+    divergence, dispersion = config.beam.divergence, config.beam.dispersion
+    ranges = (divergence.horizontal_mrad * 1e-3, divergence.vertical_mrad * 1e-3)
+    if max(ranges) == 0 and dispersion.percent == 0:
+        return None
+    steps = (divergence.steps, divergence.steps)
+    return spread_sources(direction, axis, ranges, steps, dispersion.percent / 100, dispersion.steps)
 
 
 def _detector(given: DetectorConfig, like: Tensor, corner_factors: bool) -> Detector:
@@ -230,8 +242,8 @@ def _resolution_mask(config: Config, experiment: Experiment) -> np.ndarray:
     limits = config.refinement.resolution
     pixels = Pixels.whole(config.detector.size, experiment.scale)
     ray, _ = rays(experiment.detector.points(pixels.fast + 0.5, pixels.slow + 0.5))
-    vectors = scattering_vectors(ray, experiment.beam.direction, experiment.beam.wavelength)
-    q = torch.linalg.vector_norm(vectors, dim=0)
+    vectors = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])
+    q = torch.linalg.vector_norm(vectors[:, 0], dim=0)
     inside = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
     return inside.reshape(config.detector.size).cpu().numpy()
 

@@ -61,6 +61,31 @@ class Image(Section):
     mask: FileName | None = Field(default=None, description="file of the image's shape, nonzero = use the pixel")
 
 
+class Divergence(Section):
+    """The spread of the beam's directions."""
+
+    horizontal_mrad: NotNegative = Field(default=0.0, description="full divergence along the polarization axis [mrad]")
+    vertical_mrad: NotNegative = Field(default=0.0, description="full divergence across it [mrad]")
+    steps: Count = Field(default=1, description="directions sampled along each divergence, both ends included [steps]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.steps < 2 and (self.horizontal_mrad > 0 or self.vertical_mrad > 0):
+            yield Problem("steps", self.steps, "2 or more when a divergence is above 0")
+
+
+class Dispersion(Section):
+    """The spread of the beam's wavelengths."""
+
+    percent: Annotated[NotNegative, Field(lt=100)] = Field(
+        default=0.0, description="full spectral width over the wavelength [%]"
+    )
+    steps: Count = Field(default=1, description="wavelengths sampled, both ends included [steps]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.steps < 2 and self.percent > 0:
+            yield Problem("steps", self.steps, "2 or more when percent is above 0")
+
+
 class Beam(Section):
     """The incident beam; its strength is `fluence`, or `flux`, `exposure` and `size` together."""
 
@@ -75,6 +100,8 @@ class Beam(Section):
     polarization: Annotated[Number, Field(ge=-1, le=1)] | None = Field(
         default=0.0, description="Kahn polarization factor; null turns the correction off"
     )
+    divergence: Divergence = Field(default=Divergence(), description="spread of directions, a round beam")
+    dispersion: Dispersion = Field(default=Dispersion(), description="spread of wavelengths")
 
     @model_validator(mode="before")
     @classmethod

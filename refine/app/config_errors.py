@@ -21,8 +21,6 @@ UNSUPPORTED_KEYS = frozenset(
         "images.*.background",
         "images.*.beam",
         "beam.spectrum",
-        "beam.divergence",
-        "beam.dispersion",
         "detector.file",
         "detector.thickness",
         "detector.point_pixel",

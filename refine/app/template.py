@@ -16,6 +16,8 @@ beam:
   wavelength: {wavelength}  # Å
   #fluence: 1.2593201528622709e29   # photons/m^2; or flux (photons/s) + exposure (s) + size (mm)
   #polarization: 0.0                # Kahn factor, -1 to 1; null turns the correction off
+  #divergence: {{horizontal_mrad: 0, vertical_mrad: 0, steps: 1}}   # full widths of a round beam
+  #dispersion: {{percent: 0, steps: 1}}   # full width of the spectrum
 
 detector:
   distance: {distance}  # mm, sample to the direct-beam spot

@@ -4,17 +4,20 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from refine.physics.sources import Sources, single_source
+
 THOMSON_CROSS_SECTION = 7.94079248018965e-30  # m^2, classical electron radius squared, nanoBragg.c's value
 UNIT_FLUENCE = 1 / THOMSON_CROSS_SECTION  # photons/m^2 that make the prefactor of the image 1
 
 
 @dataclass(frozen=True)
 class Beam:
-    """A monochromatic parallel beam.
+    """The incident beam, one ray of one colour unless `spread` says otherwise.
 
-    wavelength: () Å. direction: (3,) unit vector the photons travel along, lab frame.
+    wavelength: () Å, of the middle of the spectrum. direction: (3,) unit vector the photons travel along, lab frame.
     fluence: () photons/m^2. polarization: () Kahn factor, or None for no correction.
     polarization_axis: (3,) direction of the electric vector.
+    spread: the rays of a divergent or polychromatic beam, or None.
     """
 
     wavelength: Tensor
@@ -22,3 +25,9 @@ class Beam:
     fluence: Tensor
     polarization: Tensor | None
     polarization_axis: Tensor
+    spread: Sources | None = None
+
+    @property
+    def sources(self) -> Sources:
+        """The rays, one or many."""
+        return single_source(self.direction) if self.spread is None else self.spread

@@ -28,15 +28,15 @@ def expected_photons(
     sub-pixels. Differentiable in every tensor of `crystal` and `experiment`; `interference` is the fused sum over
     the crystal's steps or its reference, `refine.physics.interference.interference`.
     """
-    beam, detector = experiment.beam, experiment.detector
-    ray, distance = rays(detector.positions(pixels))
-    scattering = scattering_vectors(ray, beam.direction, beam.wavelength)
+    beam = experiment.beam
+    ray, distance = rays(experiment.detector.positions(pixels))
+    scattering = _scattering(experiment, ray)  # (3, W, S, P)
     steps, angles = _steps(crystal, experiment)
     points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
     bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
-    intensity = (bragg * _pixel_factor(experiment, ray, distance)).mean(0)
+    intensity = (bragg * _source_factor(experiment, ray)).sum(0) * _solid_angle(experiment, distance)
     per_intensity = THOMSON_CROSS_SECTION * beam.fluence * experiment.scale
-    return per_intensity * intensity + experiment.background.photons(pixels)
+    return per_intensity * intensity.mean(0) + experiment.background.photons(pixels)
 
 
 def expected_image(
@@ -50,27 +50,42 @@ def expected_image(
 
 
 def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
-    """Fractional Miller indices (3, M, S, P) of S sub-pixels of P pixels in each of M steps."""
-    beam = experiment.beam
+    """Fractional Miller indices (3, M, S, P) of S sub-pixels, times incident rays, of P pixels in each of M steps."""
     ray, _ = rays(experiment.detector.positions(pixels))
-    scattering = scattering_vectors(ray, beam.direction, beam.wavelength)
+    scattering = _scattering(experiment, ray)
     steps, angles = _steps(crystal, experiment)
     found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
-    return found.reshape(3, -1, *scattering.shape[1:])
+    return found.reshape(3, found.shape[1], -1, len(pixels))
 
 
-def _pixel_factor(experiment: Experiment, ray: Tensor, distance: Tensor) -> Tensor:
-    """Solid angle times polarisation (S, P), or (1, P), for rays (3, S, P) to sub-pixels `distance` (S, P) mm away.
+def _scattering(experiment: Experiment, ray: Tensor) -> Tensor:
+    """Scattering vectors (3, W, S, P) for rays (3, S, P) to the sub-pixels."""
+    sources = experiment.beam.sources
+    return scattering_vectors(ray, sources.directions, sources.wavelength_ratios * experiment.beam.wavelength)
 
-    nanoBragg.c, without -oversample_omega and -oversample_polar, takes both at the first sub-pixel for all of them.
+
+def _source_factor(experiment: Experiment, ray: Tensor) -> Tensor:
+    """Weight times polarisation (W, S, P) of every incident ray, or a shape that broadcasts to it.
+
+    nanoBragg.c, without -oversample_polar, takes the polarisation of the first ray at the first sub-pixel for all.
     """
-    beam, detector = experiment.beam, experiment.detector
-    if detector.corner_factors:
-        ray, distance = ray[:, :1], distance[:1]
-    factor = solid_angle(distance, detector.frame().normal_distance, detector.pixel_size)
+    beam, sources = experiment.beam, experiment.beam.sources
+    weights = sources.weights[:, None, None]
     if beam.polarization is None:
-        return factor
-    return factor * polarization(beam.direction[:, None, None], ray, beam.polarization_axis, beam.polarization)
+        return weights
+    directions = sources.directions
+    if experiment.detector.corner_factors:
+        ray, directions = ray[:, :1], directions[:1]
+    incident = directions.T[:, :, None, None]
+    return weights * polarization(incident, ray[:, None], beam.polarization_axis, beam.polarization)
+
+
+def _solid_angle(experiment: Experiment, distance: Tensor) -> Tensor:
+    """Solid angle (S, P) of sub-pixels `distance` (S, P) mm away; nanoBragg.c, without -oversample_omega, takes the
+    first one's (1, P) for all."""
+    detector = experiment.detector
+    at = distance[:1] if detector.corner_factors else distance
+    return solid_angle(at, detector.frame().normal_distance, detector.pixel_size)
 
 
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:

@@ -9,7 +9,7 @@ def polarization(incident: Tensor, ray: Tensor, axis: Tensor, kahn: Tensor) -> T
     1982).
 
     Args:
-        incident, ray: (3, ...) unit vectors along the incident and the diffracted beam.
+        incident, ray: (3, ...) unit vectors along the incident and the diffracted beam, shapes that broadcast.
         axis: (3,) direction of the electric vector; only its part normal to `incident` counts.
         kahn: () K, from -1 to 1; 1 is fully polarised along `axis`, 0 unpolarised.
 

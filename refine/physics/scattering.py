@@ -10,6 +10,8 @@ def rays(positions: Tensor) -> tuple[Tensor, Tensor]:
     return positions / distance, distance
 
 
-def scattering_vectors(ray: Tensor, direction: Tensor, wavelength: Tensor) -> Tensor:
-    """q = (d - s) / lambda (3, ...) in 1/Å for rays d (3, ...), the beam's unit direction s (3,) and lambda () in Å."""
-    return (ray - direction.reshape(3, *[1] * (ray.dim() - 1))) / wavelength
+def scattering_vectors(ray: Tensor, directions: Tensor, wavelengths: Tensor) -> Tensor:
+    """q = (d - s) / lambda (3, W, ...) in 1/Å for rays d (3, ...), unit directions s (W, 3) of the incident rays and
+    their wavelengths (W,) in Å."""
+    ones = [1] * (ray.dim() - 1)
+    return (ray[:, None] - directions.T.reshape(3, -1, *ones)) / wavelengths.reshape(-1, *ones)

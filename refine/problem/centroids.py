@@ -98,7 +98,7 @@ def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
     like = crystal.cell
     fast, slow = (torch.from_numpy(part[:MOST_SPOTS].copy()).to(like) for part in (spots.fast, spots.slow))
     ray, _ = rays(experiment.detector.points(fast, slow))
-    q = scattering_vectors(ray, experiment.beam.direction, experiment.beam.wavelength)
+    q = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])[:, 0]
     q = q[:, torch.argsort(torch.linalg.vector_norm(q, dim=0))]
     scan = experiment.scan
     angles = torch.deg2rad(torch.stack([torch.zeros_like(scan.phi0), scan.phi0, scan.osc]))

@@ -110,7 +110,8 @@ class ImageProblem:
 
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
-        width = max(1, points // self.space.start.experiment.detector.oversample**2)
+        experiment = self.space.start.experiment
+        width = max(1, points // (experiment.detector.oversample**2 * len(experiment.beam.sources.weights)))
         for _, part in self.pixels.tiles(width):
             yield part, self.observation.photons[part.slow.long(), part.fast.long()]
 

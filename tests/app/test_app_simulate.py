@@ -23,6 +23,7 @@ COVERED = (
     "mosaic",
     "phi_scan",
     "polarization",
+    "dispersion",
 )
 
 
@@ -37,6 +38,7 @@ def golden_config(case, directory):
             "wavelength": facts["lambda0_m"] * 1e10,
             "fluence": facts["fluence"],
             "polarization": facts["kahn_polarization"],
+            "dispersion": {"percent": 100 * facts.get("dispersion", 0.0), "steps": facts.get("dispsteps", 1)},
         },
         "detector": {
             "distance": facts["distance_m"] * 1e3,
@@ -114,3 +116,12 @@ def test_gain_and_offset_make_adu(tmp_path):
     main(["simulate", config, "-o", str(tmp_path / "photons.npy")])
     main(["simulate", config, "-o", str(tmp_path / "adu.npy"), "detector.gain=3", "detector.offset=7"])
     assert np.allclose(np.load(tmp_path / "adu.npy"), 3 * np.load(tmp_path / "photons.npy") + 7)
+
+
+def test_divergence_spreads_the_spots(tmp_path):
+    config = str(configuration(tmp_path, TRUTH))
+    main(["simulate", config, "-o", str(tmp_path / "one.npy")])
+    main(["simulate", config, "-o", str(tmp_path / "many.npy"), "beam.divergence={horizontal_mrad: 8, steps: 5}"])
+    one, many = (np.load(tmp_path / f"{name}.npy") for name in ("one", "many"))
+    assert many.max() < 0.9 * one.max()
+    assert not np.allclose(one, many)

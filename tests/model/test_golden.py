@@ -23,6 +23,7 @@ from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
 from refine.physics.cell import cell_of_rows, real_space_vectors
 from refine.physics.rotation import axis_rotation, misset_rotation
+from refine.physics.sources import Sources, spread_sources
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = (
@@ -35,6 +36,8 @@ NAMES = (
     "mosaic",
     "phi_scan",
     "polarization",
+    "dispersion",
+    "divergence_round",
 )
 OVERSAMPLED = ("tetragonal_n20_os3", "hexagonal_unequal_n_os2", "polarization")
 AGREEMENT = 2e-7  # of the image's maximum; the images are float32
@@ -67,6 +70,13 @@ def structure_factors(case: dict[str, Any]) -> StructureFactors:
     return StructureFactors.from_grid(torch.from_numpy(grid), tuple(int(i) for i in lowest), default)
 
 
+def sources(facts: dict[str, Any], beam: torch.Tensor, axis: torch.Tensor) -> Sources:
+    """The case's rays, one where it has neither divergence nor dispersion."""
+    ranges = (facts.get("hdivrange_rad", 0.0), facts.get("vdivrange_rad", 0.0))
+    steps = (facts.get("hdivsteps", 1), facts.get("vdivsteps", 1))
+    return spread_sources(beam, axis, ranges, steps, facts.get("dispersion", 0.0), facts.get("dispsteps", 1))
+
+
 def build(name: str, corner_factors: bool = True) -> tuple[Crystal, Experiment]:
     """The case through the API, every vector from the program's own facts."""
     case = golden_case(name)
@@ -84,6 +94,7 @@ def build(name: str, corner_factors: bool = True) -> tuple[Crystal, Experiment]:
         f64(facts["fluence"]),
         f64(facts["kahn_polarization"]),
         vector["polar"],
+        sources(facts, vector["beam"], vector["polar"]),
     )
     detector = Detector(
         (facts["spixels"], facts["fpixels"]),
@@ -162,3 +173,16 @@ def test_convention_and_misset_are_those_of_the_command_line(name: str) -> None:
     assert tuple(facts["twotheta_axis"]) == convention.twotheta
     rotation = misset_rotation(f64(facts["misset_deg"]))
     assert float((rotation - build(name)[0].orientation).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["dispersion", "divergence_round"])
+def test_sources_are_nanobraggs(name: str) -> None:
+    found, listed = build(name)[1].beam.sources, stored(name, "source_list")
+    ratios = listed[:, 4] / listed[:, 4].mean()
+    rays = ((-found.directions, found.wavelength_ratios), (listed[:, :3], ratios))
+    order = [torch.argsort(towards[:, 1] * 1e6 + towards[:, 2] * 1e3 + colour) for towards, colour in rays]
+    assert len(listed) == len(found.weights) > 1
+    assert float((found.directions[order[0]] + listed[order[1], :3]).abs().max()) < 1e-12
+    wavelengths = found.wavelength_ratios * build(name)[1].beam.wavelength
+    assert float((wavelengths[order[0]] - listed[order[1], 4] * 1e10).abs().max()) < 1e-12
+    assert float(found.weights.sum()) == pytest.approx(1)

@@ -15,7 +15,7 @@ from torch.func import grad, jacfwd, jacrev
 
 from refine.physics import fused
 from refine.physics.cell import real_space_vectors
-from refine.physics.fused import Inputs, Wanted, fused_interference, moments
+from refine.physics.fused import Execution, Inputs, Wanted, fused_interference, moments
 from refine.physics.interference import Steps, interference
 from refine.physics.lattice import SHAPES
 from refine.physics.mosaic import mosaic_domains, step_rotations
@@ -242,7 +242,9 @@ def test_single_precision_after_the_indices(shape: str) -> None:
     inputs, steps = fixed_case(shape, points=200)
     inputs = (inputs[0], inputs[1], f64(20.0, 25.5, 18.0), inputs[3])
     everything = Wanted(True, True, True, True)
-    found, wanted = (moments(inputs, steps, everything, precision) for precision in (torch.float32, torch.float64))
+    found, wanted = (
+        moments(inputs, steps, everything, Execution(precision)) for precision in (torch.float32, torch.float64)
+    )
     for mine, theirs in zip(found, wanted, strict=True):
         assert mine.dtype == torch.float64
         assert 0 < relative(mine, theirs) < 1e-5
