@@ -24,7 +24,7 @@ def park_miller(seed: int) -> Iterator[float]:
         state = state * multiplier % modulus
         place = last // (1 + (modulus - 1) // places)
         last, shuffle[place] = shuffle[place], state
-        yield min(float(np.float32(np.float32(1 / modulus) * np.float32(last))), float(np.float32(1 - 1.2e-7)))
+        yield min(float(np.float32(last / modulus)), float(np.float32(1 - 1.2e-7)))
 
 
 def mosaic_domains(domains: int, seed: int) -> tuple[Tensor, Tensor]:

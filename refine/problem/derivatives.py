@@ -32,6 +32,7 @@ LEAST_COLUMN = 1e-7  # of the largest column, z being scaled so that a unit of a
 LARGEST_CHANGE = 0.1  # of the pixels' photons over the largest step of a Taylor series
 STEPS = (4, 5, 6)  # halvings of that step at which the order of a remainder is taken
 JUMP_MARGIN = 0.02  # distance in Miller indices that a chosen pixel keeps from half-way between reflections
+LEAST_CHANGE = 0.01  # of a pixel's photons, a derivative that torch's differences still resolve: on a peak it is less
 FEW_PIXELS = 6  # for torch's own checks, which go entry by entry
 NOISE = 1e-12  # a remainder below this part of the photons is rounding
 
@@ -114,7 +115,8 @@ class ModelImage:
     interference: Interference
 
     def __call__(self, z: Tensor) -> Tensor:
-        return expected_photons(*self.space.to_model(z), self.pixels, self.interference)
+        photons = expected_photons(*self.space.to_model(z), self.pixels, self.interference)
+        return photons + 0 * z.sum()  # no effect is a derivative of 0, not a missing graph
 
     def line(self, along: Tensor) -> Image:
         """The photons along a direction (n,) from the start, as a function of the step ()."""
@@ -164,11 +166,12 @@ def directions(space: ParameterSpace) -> list[Direction]:
         block = jacobian[row : row + len(parameter.labels), place : place + parameter.size]
         for k, along in enumerate(torch.linalg.pinv(block, rtol=1e-9).T):
             size = torch.linalg.vector_norm(along)
-            whole = torch.cat([zero[:place], along / size.clamp_min(1e-300), zero[place + parameter.size :]])
+            unit_along = along / size.clamp_min(1e-300)
+            whole = torch.cat([zero[:place], unit_along, zero[place + parameter.size :]])
             twin = any(abs(float(whole @ other.along)) > 1 - 1e-9 for other in found)
             if float(torch.linalg.vector_norm(block[k])) > 1e-9 and not twin:
-                label, unit = parameter.labels[k], parameter.units[k]
-                found.append(Direction(parameter.name, label, unit, float(values[row + k]), whole, float(1 / size)))
+                label, unit, per_unit = parameter.labels[k], parameter.units[k], float(block[k] @ unit_along)
+                found.append(Direction(parameter.name, label, unit, float(values[row + k]), whole, per_unit))
         place, row = place + parameter.size, row + len(parameter.labels)
     return found
 
@@ -228,7 +231,7 @@ def _check_direction(model: ModelImage, analytic: Analytic, direction: Direction
     """Remainders and differences along one direction; of second order where the second derivative (P,) is given."""
     along, photons = direction.along, analytic.photons
     slope = analytic.jacobians[0] @ along
-    reach = _reach(model.line(along), photons, slope)
+    reach = _reach(model, along, photons, slope)
     largest = float(_norm(analytic.jacobians[0]).clamp_min(1e-300))
     norm = float(_norm(slope))
     first_slope = _remainder_order(lambda t: model.line(along)(t) - photons - t * slope, photons, reach)
@@ -258,20 +261,24 @@ def _norm(values: Tensor) -> Tensor:
     return torch.linalg.vector_norm(values)
 
 
-def _reach(line: Image, photons: Tensor, slope: Tensor) -> float:
-    """A step that changes the photons by about `LARGEST_CHANGE`: guessed from the slope, then measured and mended, so
-    that a wrong slope cannot choose it."""
+def _reach(model: ModelImage, along: Tensor, photons: Tensor, slope: Tensor) -> float:
+    """A step that changes the photons by about `LARGEST_CHANGE`, within the parameters' limits: guessed from the
+    slope, then measured and mended, so that a wrong slope cannot choose it."""
     aim = LARGEST_CHANGE * float(_norm(photons))
+    line = model.line(along)
+
+    def admitted(t: float) -> bool:
+        return model.space.admits(t * along) and model.space.admits(-t * along)
+
+    def change(t: float) -> float:
+        return max(float(_norm(line(along.new_tensor(at)) - photons)) for at in (t, -t))
+
     reach = min(max(aim / max(float(_norm(slope)), 1e-300), 1e-6), 1e3)
     with torch.no_grad():
-        for _ in range(40):
-            change = float(torch.maximum(*(_norm(line(slope.new_tensor(t)) - photons) for t in (reach, -reach))))
-            if change > 2 * aim and reach > 1e-6:
-                reach /= 2
-            elif change < aim / 4 and reach < 1e3:
-                reach *= 2
-            else:
-                break
+        while reach > 1e-6 and not (admitted(reach) and change(reach) <= 2 * aim):
+            reach /= 2
+        while reach < 1e3 and change(reach) < aim / 4 and admitted(2 * reach):
+            reach *= 2
     return reach
 
 
@@ -340,7 +347,8 @@ def _torch_checks(model: ModelImage, analytic: Analytic, order: int) -> Iterator
     derivative; gradgradcheck behind it; and vmap against one point after the other. All parameters together first,
     and where that fails each by itself, to name the one."""
     few = slice(None, None, max(1, len(model.pixels) // FEW_PIXELS))
-    scale = analytic.jacobians[0][few].abs().amax(1).clamp_min(1e-300)
+    largest, photons = analytic.jacobians[0][few].abs().amax(1), analytic.photons[few].abs()
+    scale = torch.maximum(largest, LEAST_CHANGE * photons).clamp_min(1e-300)
     part = replace(model, pixels=Pixels(model.pixels.slow[few], model.pixels.fast[few]))
     zero = model.space.zero()
 
