@@ -8,10 +8,10 @@ quickstart: .venv/ready
 	$(BIN)/refine run configs/quickstart.yaml
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 slow: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m slow -n auto
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -235,10 +235,12 @@ def test_the_spaces_hold_the_whole_catalogue() -> None:
     assert {*ALL_AT_ONCE} == CATALOGUE.keys() - {"detector_rotations"}  # the same three, one by one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=str)
 def test_derivatives_in_every_combination(combination: Combination) -> None:
     """Jacobians by forward and by reverse mode, pixel by pixel, and a Hessian-vector product, along a direction in
-    which every parameter changes the image alike: a wrong column shows in it."""
+    which every parameter changes the image alike: a wrong column shows in it. (Two-theta and the rotation about z do
+    the same to the image; each derivative can be checked all the same.)"""
     kernel = KERNELS[combination.kernel]
     space = combination.space(ALL_AT_ONCE, known_background=combination.domains == combination.phi_steps)
     instrument = space.start.experiment
@@ -301,6 +303,7 @@ def test_every_pair_of_levels_is_met() -> None:
             assert frozenset(zip((one, two), pair, strict=True)) in met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", pairwise(), ids=lambda run: "-".join(map(str, run.values())))
 def test_first_and_second_derivatives_by_the_library(run: dict) -> None:
     combination = Combination(**{name: level for name, level in run.items() if name != "group"})
