@@ -1,9 +1,11 @@
 """From a configuration to the nouns of a run; the only place where keys become tensors."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import gemmi
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config
 from refine.app.config import Detector as DetectorConfig
+from refine.app.config_crystal import fits_group, group_needs
 from refine.errors import InputError
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import read_image, read_mask
@@ -32,10 +35,13 @@ from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.sources import Sources, spread_sources
-from refine.problem.identifiability import require_identifiable
+from refine.problem.identifiability import require_determined, require_identifiable
 from refine.problem.noise import NOISES
-from refine.problem.problem import ImageProblem
+from refine.problem.problem import Counts, ImageProblem
 from refine.problem.restraints import Restraint
+
+MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
+FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it are not of the same crystal
 
 
 @dataclass(frozen=True)
@@ -103,20 +109,26 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
 
 
+def require_refinable(problem: ImageProblem) -> None:
+    """Raise InputError where the image, at the given start, could not determine a free parameter or combination."""
+    at_start = replace(problem, counts=Counts()).quadratic(problem.space.zero())
+    require_determined(problem.space, at_start.curvature)
+
+
 def image_file(config: Config) -> Path:
     """The image's path, a glob resolved. Raises InputError where there is none, or more than one."""
     if not config.images:
         raise InputError("key 'images' is missing; accepted: a list such as [{file: image.npz}]")
     pattern = config.images[0].file
-    if not any(sign in pattern.name for sign in "*?["):
-        return pattern.resolve()
+    if pattern.exists() or not any(sign in pattern.name for sign in "*?["):
+        return Path(os.path.abspath(pattern))
     found = sorted(pattern.parent.glob(pattern.name))
     if len(found) != 1:
         listed = ", ".join(path.name for path in found[:3])
         raise InputError(
             f"key 'images.0.file': {pattern} fits {len(found)} files {listed}; this version refines one image"
         )
-    return found[0].resolve()
+    return Path(os.path.abspath(found[0]))
 
 
 def _crystal(config: Config, like: Tensor) -> Crystal:
@@ -142,8 +154,25 @@ def _cell_and_rotation(config: Config, like: Tensor) -> tuple[Tensor, Tensor]:
         return like.new_tensor(given.cell), torch.eye(3).to(like)
     real_space = reciprocal_vectors(torch.from_numpy(matrix).to(like))
     own_cell = cell_of_rows(real_space)
+    _check_matrix_cell(config, own_cell.tolist())
     rotation = torch.linalg.solve(real_space_vectors(own_cell), real_space).T
     return own_cell if given.cell is None else like.new_tensor(given.cell), rotation.contiguous()
+
+
+def _check_matrix_cell(config: Config, own: list[float]) -> None:
+    """Raise InputError where the matrix's cell is no crystal's, is not of the space group, or is far from the cell
+    given beside it."""
+    said = f"the orientation's matrix stands for the cell {', '.join(f'{x:.3f}' for x in own)} (Å, degrees)"
+    group = gemmi.find_spacegroup_by_name(config.crystal.space_group)
+    if config.crystal.cell is None and not fits_group(own, group, MATRIX_TOLERANCE):
+        raise InputError(f"{said}; space group {group.xhm()} needs {group_needs(group)}: give crystal.cell as well")
+    if not all(1 < x < 10_000 for x in own[:3]):
+        raise InputError(
+            f"{said}; accepted: edges of 1 to 10000 Å, so is the matrix really in 1/Å, without the wavelength?"
+        )
+    given = config.crystal.cell or own
+    if any(abs(x - y) > FAR_CELL * y for x, y in zip(own, given, strict=True)):
+        raise InputError(f"{said}, far from crystal.cell {list(given)}; correct one of them, or leave crystal.cell out")
 
 
 def _a_matrix(config: Config) -> np.ndarray | None:

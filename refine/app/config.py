@@ -4,14 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import gemmi
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from refine.app.config_base import Count, FileName, NotNegative, Number, Positive, Problem, Section, Text, Whole, reject
-from refine.app.config_crystal import Cell, Crystal
+from refine.app.config_crystal import Cell, Crystal, fits_group, group_needs
 
 DEFAULT_FLUENCE = 1.2593201528622709e29  # photons/m^2; nanoBragg's, which makes r_e^2 * fluence = 1
 SOLVER_NAMES = ("lm", "adam")
 MM_PER_M = 1e3
+MOST_PIXELS = 200_000_000  # a tenth of it is a large detector
 
 FreeName = Literal[
     "cell",
@@ -158,6 +160,10 @@ class Detector(Section):
     saturation: Number | None = Field(default=None, description="pixels at or above it are masked; null: none [ADU]")
     oversample: Annotated[Count, Field(le=64)] = Field(default=1, description="along each pixel edge [sub-pixels]")
 
+    def problems(self) -> Iterator[Problem]:
+        if self.size[0] * self.size[1] > MOST_PIXELS:
+            yield Problem("size", list(self.size), f"at most {MOST_PIXELS} pixels in all")
+
     @property
     def pivot(self) -> Literal["beam", "sample"]:
         """The point that the rotations leave in place, the convention's own where none was given."""
@@ -292,7 +298,9 @@ class Config(Section):
     compile: Literal["auto"] | StrictBool = Field(
         default="auto", description="compile the sum over steps; auto: where that is predicted to save time"
     )
-    threads: Count | None = Field(default=None, description="CPU threads; null leaves PyTorch's choice [threads]")
+    threads: Annotated[Count, Field(le=1024)] | None = Field(
+        default=None, description="CPU threads; null leaves PyTorch's choice [threads]"
+    )
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(default=0, description="seed of every random draw but mosaic")
 
     def problems(self) -> Iterator[Problem]:
@@ -300,5 +308,12 @@ class Config(Section):
         if "mosaic" in free and (mosaic.spread_deg == 0 or mosaic.domains == 1):
             needs = "mosaic only when crystal.mosaic has spread_deg above 0 and domains of 2 or more"
             yield Problem("refinement.free", free, needs)
+        if self.refinement.loss == "gaussian" and self.detector.readout_noise == 0:
+            needs = "above 0, in ADU, for refinement.loss gaussian, whose variance is photons + readout noise"
+            yield Problem("detector.readout_noise", 0.0, needs)
+        restraint, group = self.refinement.restraints.cell, gemmi.find_spacegroup_by_name(self.crystal.space_group)
+        if restraint is not None and not fits_group(restraint.target, group):
+            needs = f"a cell of the crystal's space group: {group.xhm()} needs {group_needs(group)}"
+            yield Problem("refinement.restraints.cell.target", list(restraint.target), needs)
         if "background" in free and self.background.model == "none":
             yield Problem("refinement.free", free, "background only when background.model is not none")

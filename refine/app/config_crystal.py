@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import gemmi
@@ -12,6 +12,7 @@ from refine.app.config_base import Count, FileName, NotNegative, Number, Problem
 
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
+MOST_STEPS = 100_000  # of phi, or domains: beyond it a run would not end
 _FLAT_CELL = 1e-9  # (volume / abc)^2 below which three angles are taken to lie in a plane
 
 CellValues = tuple[float, float, float, float, float, float]
@@ -63,11 +64,11 @@ def cell_pattern(group: gemmi.SpaceGroup) -> tuple[str | float, ...]:
     return _PATTERNS[system]
 
 
-def fits_group(cell: CellValues, group: gemmi.SpaceGroup) -> bool:
-    """Whether a cell (Å, degrees) has the group's form, to `SYMMETRY_TOLERANCE`."""
+def fits_group(cell: Sequence[float], group: gemmi.SpaceGroup, tolerance: float = SYMMETRY_TOLERANCE) -> bool:
+    """Whether a cell (Å, degrees) has the group's form, to a relative tolerance."""
     named = dict(zip(CELL_NAMES, cell, strict=True))
     ideal = (named[p] if isinstance(p, str) else p for p in cell_pattern(group))
-    return all(abs(x - y) <= SYMMETRY_TOLERANCE * y for x, y in zip(cell, ideal, strict=True))
+    return all(abs(x - y) <= tolerance * y for x, y in zip(cell, ideal, strict=True))
 
 
 def group_needs(group: gemmi.SpaceGroup) -> str:
@@ -121,7 +122,9 @@ class Mosaic(Section):
 
     model: Literal["domains"] = Field(default="domains", description="kind of mosaic distribution")
     spread_deg: NotNegative = Field(default=0.0, description="isotropic mosaic spread [degrees]")
-    domains: Count = Field(default=1, description="number of mosaic domains; the first is never rotated [domains]")
+    domains: Annotated[Count, Field(le=MOST_STEPS)] = Field(
+        default=1, description="number of mosaic domains; the first is never rotated [domains]"
+    )
     seed: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = Field(
         default=-12345678, description="seed of nanoBragg's generator of domains"
     )
@@ -137,7 +140,9 @@ class Scan(Section):
 
     phi0: Number = Field(default=0.0, description="spindle angle at the start [degrees]")
     osc: Number = Field(default=0.0, description="rotation during the exposure [degrees]")
-    steps: Count = Field(default=1, description="spindle angles that the rotation is sampled at [steps]")
+    steps: Annotated[Count, Field(le=MOST_STEPS)] = Field(
+        default=1, description="spindle angles that the rotation is sampled at [steps]"
+    )
 
 
 class Crystal(Section):

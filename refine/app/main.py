@@ -1,8 +1,10 @@
 """The command line: `refine COMMAND ...`."""
 
 import argparse
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -10,7 +12,7 @@ from typing import NoReturn
 from refine import __version__
 from refine.errors import InputError
 
-WRONG_INPUT, INTERRUPTED = 2, 130
+NOT_DONE, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 Command = Callable[[argparse.Namespace, float], int]
 OVERRIDES = "key.path=value: a setting written over the configuration's, the value in YAML"
 
@@ -32,9 +34,15 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
         return command(chosen, began)
     except InputError as error:
         if "--debug" in given:
-            raise
+            traceback.print_exc()
         print(f"refine: {error}", file=sys.stderr)
         return WRONG_INPUT
+    except MemoryError:
+        print("refine: not enough memory; use a smaller detector, or leave out pixels", file=sys.stderr)
+        return WRONG_INPUT
+    except BrokenPipeError:  # whoever read the output has gone; nothing is left to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_DONE
     except KeyboardInterrupt:
         print("refine: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -97,12 +105,10 @@ def _add_config(parser: argparse.ArgumentParser, default: Path | None = None) ->
 
 
 def _run(chosen: argparse.Namespace, began: float) -> int:
-    from rich.console import Console
-
+    from refine.app.progress import Screen
     from refine.app.run import run
 
-    console = Console(highlight=False, soft_wrap=True)
-    return run(chosen.config, chosen.output, chosen.overrides, console, began)
+    return run(chosen.config, chosen.output, chosen.overrides, Screen(), began)
 
 
 def _simulate(chosen: argparse.Namespace, _: float) -> int:

@@ -14,6 +14,8 @@ from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import covariance
 from refine.solvers.solution import Solution
 
+FIXED = 1e-10  # a value that moves less, for a unit of z, does not move: symmetry fixes it
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -35,12 +37,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Fit:
-    """How well the model fits: deviance per degree of freedom, and what pure counting noise would give (None where
-    the noise is not Poisson), with its standard deviation."""
+    """How well the model fits: deviance per degree of freedom, and what the noise alone would give, with its standard
+    deviation."""
 
     reduced_deviance: float
-    expected: float | None
-    expected_sd: float | None
+    expected: float
+    expected_sd: float
     pixels_used: int
 
 
@@ -58,25 +60,28 @@ class Outcome:
     @property
     def correlation(self) -> Tensor:
         """Correlation matrix of the refined values; 0 for a value that symmetry fixes."""
-        esd = torch.sqrt(torch.diagonal(self.covariance)).clamp_min(1e-150)
-        return self.covariance / (esd[:, None] * esd)
+        esd = torch.sqrt(torch.diagonal(self.covariance).clamp_min(0.0))
+        safe = torch.where(esd > 0, esd, 1.0)
+        return self.covariance / (safe[:, None] * safe)
 
 
 def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> Outcome:
     """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit."""
     space, z = problem.space, solution.z
     inverse, undetermined = covariance(solution.quadratic.curvature)
-    spread = space.covariance(z, inverse)
-    lost = torch.diagonal(space.covariance(z, torch.diag(undetermined.to(z)))) > 0
+    moved = torch.func.jacfwd(space.physical)(z)
+    moved = torch.where(torch.linalg.vector_norm(moved, dim=1, keepdim=True) > FIXED, moved, 0.0)
+    spread = moved @ inverse @ moved.T
+    lost = (moved.abs() @ undetermined.to(z)) > 0
     esd = torch.where(lost, torch.nan, torch.sqrt(torch.diagonal(spread).clamp_min(0.0)))
-    estimates, place = {}, 0
+    given, place = _fixed_estimates(space, misset_deg), 0
+    estimates: dict[str, Estimate] = {}
     for parameter, part in zip(space.parameters, space.split(z), strict=True):
         rows = slice(place, place := place + len(parameter.labels))
-        start, value = parameter.read(torch.zeros_like(part)), parameter.read(part)
-        found = torch.where(esd[rows] < 1e-9 * value.abs().clamp_min(1.0), 0.0, esd[rows])  # rounding of a fixed value
-        estimates[parameter.name] = Estimate(start, value, found, parameter.labels, parameter.units)
+        start = given[parameter.name].start if parameter.name in given else parameter.read(torch.zeros_like(part))
+        estimates[parameter.name] = Estimate(start, parameter.read(part), esd[rows], parameter.labels, parameter.units)
     model = space.to_model(z)
-    estimates = _fixed_estimates(space, misset_deg) | estimates
+    estimates = given | estimates
     return Outcome(model, estimates, space.names, space.physical(z), spread, _fit(problem, z))
 
 
@@ -97,7 +102,8 @@ def _fit(problem: ImageProblem, z: Tensor) -> Fit:
     mu = problem.image(z)
     deviance = float(problem.noise.deviance(mu, observed, problem.observation.readout_variance).sum())
     freedom = max(1, len(pixels) - problem.space.size)
-    if problem.noise.name != "poisson":
-        return Fit(deviance / freedom, None, None, len(pixels))
-    mean, variance = expected_poisson_deviance(mu)
+    if problem.noise.name == "poisson":
+        mean, variance = expected_poisson_deviance(mu)
+    else:  # a chi-squared of as many terms
+        mean, variance = float(len(pixels)), 2.0 * len(pixels)
     return Fit(deviance / freedom, mean / freedom, variance**0.5 / freedom, len(pixels))

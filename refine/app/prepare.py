@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from refine.app.build import build_model, build_problem, image_file
+from refine.app.build import build_model, build_problem, image_file, require_refinable
 from refine.app.load import load_config
 from refine.app.template import starter_config
 from refine.errors import InputError
@@ -28,6 +28,7 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     if not config.images:
         return [*lines, "no image: good for simulate, not for run"]
     problem = build_problem(config, setup)
+    require_refinable(problem)
     free = ", ".join(f"{p.name} ({p.size})" for p in problem.space.parameters)
     seconds = len(problem.pixels) * steps * NANOSECONDS_A_STEP * 1e-9
     return [

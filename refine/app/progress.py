@@ -1,5 +1,7 @@
 """What a user sees while a refinement runs: a live line on a terminal, plain lines elsewhere, and always a log."""
 
+import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -12,6 +14,17 @@ from refine.app.outcome import Outcome
 from refine.app.results import summary_rows
 from refine.io.atomic import write_text
 from refine.solvers.solution import Record
+
+
+class Screen(Console):
+    """Standard output. Where its reader goes away, a run goes on in silence: it is worth more than its lines."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, soft_wrap=True)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Progress:
@@ -49,6 +62,11 @@ class Progress:
         else:
             self.console.print(Text(line))
         self._write(line)
+
+    @property
+    def logging(self) -> bool:
+        """Whether the log is open."""
+        return self._log is not None
 
     def open_log(self, path: Path) -> None:
         """Write the log to a file from here on. Raises InputError where that cannot be."""

@@ -1,6 +1,7 @@
 """The results directory of a run."""
 
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from refine.io.images import write_image
 from refine.io.results import write_csv, write_yaml
 from refine.model.conventions import frame_change
 from refine.model.forward import expected_image
+from refine.physics.rotation import axis_rotation
 from refine.problem.problem import ImageProblem
 from refine.solvers.solution import Record, Solution
 
@@ -27,11 +29,13 @@ ALWAYS = {"cell", "orientation"}  # reported under names of their own
 
 @dataclass(frozen=True)
 class Run:
-    """What was run: the configuration, its image, the loss of the given start, when it began, how long it took."""
+    """What was run: the configuration, its image, the loss of the given start, what to beware of, when it began, how
+    long it took."""
 
     config: Config
     image: Path
     initial_loss: float
+    warnings: list[str]
     started: datetime
     seconds: float
 
@@ -58,7 +62,8 @@ def write_trace(directory: Path, problem: ImageProblem, rows: list[list[float | 
 
 
 def write_results(directory: Path, run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> None:
-    """Everything but the trace and the log; result.yaml last, so that where it is, the rest is."""
+    """Everything but the trace and the log; result.yaml last, so that where it is, the rest is. The model image is in
+    photons, background included."""
     write_text(directory / "config.resolved.yaml", dump_config(run.config))
     _write_correlations(directory / "correlations.csv", outcome)
     write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
@@ -79,6 +84,7 @@ def result_record(run: Run, problem: ImageProblem, solution: Solution, outcome: 
     return {
         "status": solution.status.value,
         "reason": solution.reason,
+        "warnings": run.warnings,
         "cell": estimates["cell"].as_yaml(),
         "images": [image],
         "loss": _loss_record(run, problem, solution, outcome),
@@ -99,7 +105,7 @@ def _loss_record(run: Run, problem: ImageProblem, solution: Solution, outcome: O
     fit = outcome.fit
     return {
         "name": problem.noise.name,
-        "initial": run.initial_loss,
+        "initial": None if math.isnan(run.initial_loss) else run.initial_loss,
         "final": float(solution.quadratic.value),
         "reduced_deviance": fit.reduced_deviance,
         "expected_deviance": fit.expected,
@@ -140,6 +146,9 @@ def _experiments(run: Run, outcome: Outcome) -> dict[str, Any]:
     normal = torch.linalg.cross(beam.direction, beam.polarization_axis)
     pixel = float(detector.pixel_size)
     rotating = config.crystal.scan.osc != 0
+    real_space = (
+        crystal.real_space if rotating else crystal.real_space @ axis_rotation(scan.axis, torch.deg2rad(scan.phi0)).T
+    )
     panel = Panel(
         origin=frame[0],
         fast=frame[1],
@@ -156,7 +165,7 @@ def _experiments(run: Run, outcome: Outcome) -> dict[str, Any]:
         polarization_normal=(turn @ normal.cpu().numpy()).tolist(),
         polarization_fraction=(1 + kahn) / 2,
         panels=[panel],
-        real_space=(crystal.real_space.cpu().numpy() @ np.asarray(turn).T).tolist(),
+        real_space=(real_space.cpu().numpy() @ np.asarray(turn).T).tolist(),
         space_group=crystal.space_group,
         image=run.image,
         scan=(float(scan.phi0), float(scan.osc)) if rotating else None,

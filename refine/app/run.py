@@ -1,5 +1,7 @@
 """`refine run`: from a configuration to a results directory."""
 
+import math
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -7,9 +9,8 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from refine.app.build import build_model, build_problem, image_file
+from refine.app.build import build_model, build_problem, image_file, require_refinable
 from refine.app.config import Config
 from refine.app.load import load_config
 from refine.app.outcome import Outcome, conclude
@@ -17,9 +18,10 @@ from refine.app.progress import Progress, summary_lines
 from refine.app.results import Run, trace_row, write_results, write_trace
 from refine.app.strategy import choose_start
 from refine.errors import InputError
-from refine.io.atomic import make_directory
-from refine.problem.identifiability import require_determined, weak_combination
+from refine.io.atomic import make_directory, require_writable, set_aside
+from refine.problem.identifiability import weak_combination
 from refine.problem.problem import ImageProblem
+from refine.problem.quadratic import Quadratic
 from refine.solvers.loop import Stop, solve
 from refine.solvers.protocol import Solver
 from refine.solvers.registry import make_solver
@@ -36,7 +38,8 @@ def run(path: Path, directory: Path | None, overrides: Sequence[str], console: C
     Raises InputError where the input is wrong, before anything is written.
     """
     config = load_config(path, overrides)
-    target = (directory or config.output.directory).resolve()
+    target = Path(os.path.abspath(directory or config.output.directory))
+    require_writable(target)
     if config.threads:
         torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
@@ -45,11 +48,12 @@ def run(path: Path, directory: Path | None, overrides: Sequence[str], console: C
         setup = build_model(config)
         problem = build_problem(config, setup)
         progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
-        initial_loss, solution = _refine(config, problem, solver, progress, target)
+        given_loss, solution = _refine(config, problem, solver, progress, target)
         outcome = conclude(problem, solution, setup.misset_deg)
-        done = Run(config, image_file(config), float(initial_loss), started, time.time() - began)
+        warnings = _warnings(problem, solution, outcome)
+        done = Run(config, image_file(config), given_loss, warnings, started, time.time() - began)
         write_results(target, done, problem, solution, outcome)
-        _report(progress, problem, solution, outcome, target)
+        _report(progress, solution, outcome, warnings, target)
     return EXIT_CODES.get(solution.status, 1)
 
 
@@ -63,32 +67,44 @@ def _solver(config: Config) -> Solver:
 
 def _refine(
     config: Config, problem: ImageProblem, solver: Solver, progress: Progress, target: Path
-) -> tuple[Tensor, Solution]:
+) -> tuple[float, Solution]:
     """The loss of the given start, and the solution; trace and log grow in `target` as the solver goes."""
     rows: list[list[float | str]] = []
 
     def observe(record: Record) -> None:
-        if not rows:
-            if record.quadratic is not None:
-                require_determined(problem.space, record.quadratic.curvature)
-            make_directory(target)
-            progress.open_log(target / "refine.log")
         rows.append(trace_row(problem, record))
         progress.iteration(record)
         write_trace(target, problem, rows)
 
-    initial_loss = problem.loss(problem.space.zero())
-    start = choose_start(problem, config.refinement.strategy, initial_loss)
-    progress.say(start.note)
-    stop = Stop(max_iterations=config.refinement.optimizer.max_iterations)
-    solution = solve(problem, solver, start.z, stop, observe)
-    return initial_loss, solution
+    given = math.nan
+    try:
+        require_refinable(problem)
+        _claim(target, progress)
+        start = choose_start(problem, config.refinement.strategy)
+        given = float(start.given_loss)
+        progress.say(start.note)
+        stop = Stop(max_iterations=config.refinement.optimizer.max_iterations)
+        return given, solve(problem, solver, start.z, stop, observe)
+    except KeyboardInterrupt:
+        z = problem.space.zero()
+        if not progress.logging:
+            _claim(target, progress)
+        reason = "stopped by the user before the first iteration was done"
+        return given, Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
 
 
-def _report(progress: Progress, problem: ImageProblem, solution: Solution, outcome: Outcome, target: Path) -> None:
+def _claim(target: Path, progress: Progress) -> None:
+    """Make the results directory this run's: an earlier run's result stays under another name, so that no moment
+    shows it beside this run's files."""
+    make_directory(target)
+    set_aside(target / "result.yaml", target / "result.previous.yaml")
+    progress.open_log(target / "refine.log")
+
+
+def _report(progress: Progress, solution: Solution, outcome: Outcome, warnings: list[str], target: Path) -> None:
     for line in summary_lines(outcome):
         progress.say(line)
-    for warning in _warnings(problem, solution, outcome):
+    for warning in warnings:
         progress.say(f"WARNING: {warning}")
     advice = f" ({solution.status.advice})" if solution.status.advice else ""
     progress.say(f"{solution.status.value}: {solution.reason}{advice}; results in {target}")
@@ -96,13 +112,12 @@ def _report(progress: Progress, problem: ImageProblem, solution: Solution, outco
 
 def _warnings(problem: ImageProblem, solution: Solution, outcome: Outcome) -> list[str]:
     """What a user should know before trusting the answer."""
-    found = [weak_combination(problem.space, solution.quadratic.curvature)]
     fit = outcome.fit
-    if fit.expected is not None and fit.expected_sd is not None:
-        excess = fit.reduced_deviance - fit.expected
-        if excess > FALSE_FIT * fit.expected_sd and fit.reduced_deviance > FALSE_RATIO * fit.expected:
-            found.append(
-                f"the deviance per pixel is {fit.reduced_deviance:.3f}, counting noise alone gives {fit.expected:.3f}:"
-                " the model does not explain the image, so this may be a false minimum, and the esds are too small"
-            )
+    found = [weak_combination(problem.space, solution.quadratic.curvature)] if solution.history else []
+    excess = fit.reduced_deviance - fit.expected
+    if excess > FALSE_FIT * fit.expected_sd and fit.reduced_deviance > FALSE_RATIO * fit.expected:
+        found.append(
+            f"the deviance per pixel is {fit.reduced_deviance:.3f}, the noise alone gives {fit.expected:.3f}:"
+            " the model does not explain the image, so this may be a false minimum, and the esds are too small"
+        )
     return [warning for warning in found if warning]

@@ -27,6 +27,10 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
         torch.set_num_threads(config.threads)
     setup = build_model(config)
     expected = expected_image(setup.crystal, setup.experiment, interference=setup.interference).cpu().numpy()
+    if not np.isfinite(expected).all():
+        raise InputError(
+            f"{path}: the expected image holds values that are not numbers: check fluence, F, cells and b_factor"
+        )
     image = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
     write_image(output, image, _header(config, setup))
     size = f"{image.shape[0]} x {image.shape[1]} pixels (slow x fast)"

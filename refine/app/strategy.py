@@ -13,22 +13,24 @@ FEW_INDEXED = 0.5  # below it the spots do not agree on a lattice; by chance (2 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the pixels' refinement begins: z (n,), and in words how it was found."""
+    """Where the pixels' refinement begins: z (n,), in words how it was found, and the loss () of the given start."""
 
     z: Tensor
     note: str
+    given_loss: Tensor
 
 
-def choose_start(problem: ImageProblem, strategy: str, initial_loss: Tensor) -> Start:
+def choose_start(problem: ImageProblem, strategy: str = "auto") -> Start:
     """The given start, or with 'auto' the one that spot positions lead to, whichever explains the image better."""
     given = problem.space.zero()
+    loss = problem.loss(given)
     if strategy == "single":
-        return Start(given, "start as given")
+        return Start(given, "start as given", loss)
     found = centroid_start(problem.space, problem.observation)
     if found is None:
-        return Start(given, "start as given: cell and orientation fixed, or too few spots to index")
+        return Start(given, "start as given: cell and orientation fixed, or too few spots to index", loss)
     z, indexed = found
     share = f"{100 * indexed:.0f} % of the spots within {INDEXED} of whole Miller indices"
-    if indexed < FEW_INDEXED or not problem.loss(z) < initial_loss:
-        return Start(given, f"start as given: spot positions lead nowhere better ({share})")
-    return Start(z, f"start from spot positions ({share})")
+    if indexed < FEW_INDEXED or not problem.loss(z) < loss:
+        return Start(given, f"start as given: spot positions lead nowhere better ({share})", loss)
+    return Start(z, f"start from spot positions ({share})", loss)

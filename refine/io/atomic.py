@@ -53,6 +53,25 @@ def _replace(target: Path, writer: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def require_writable(directory: str | Path) -> None:
+    """Raise InputError where a folder could not be made, or written to; nothing is made."""
+    target = Path(directory)
+    existing = next(path for path in (target, *target.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{directory}: cannot be made a folder ({existing} is not a writable folder); give another with -o"
+        )
+
+
+def set_aside(path: Path, other: Path) -> None:
+    """Rename a file over another name, where it exists. Raises InputError where that cannot be."""
+    try:
+        if path.exists():
+            os.replace(path, other)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be renamed to {other.name} ({error.strerror or error})") from error
+
+
 def make_directory(path: str | Path) -> None:
     """Create a folder and those above it, where they are missing. Raises InputError where that cannot be."""
     try:

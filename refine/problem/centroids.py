@@ -19,6 +19,7 @@ from refine.problem.quadratic import Quadratic
 from refine.problem.spots import find_spots
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
 from refine.solvers.loop import Stop, solve
+from refine.solvers.solution import Status
 
 MOST_SPOTS = 500
 FEWEST_SPOTS = 8
@@ -113,7 +114,10 @@ def _index_outwards(space: ParameterSpace, scattering: Tensor) -> Tensor:
     while True:
         shell = scattering[:, :, : min(int(count), total)]
         for _ in range(3):
-            z = solve(_assigned(space, z, shell), LevenbergMarquardt(), z, Stop(max_iterations=8)).z
+            solution = solve(_assigned(space, z, shell), LevenbergMarquardt(), z, Stop(max_iterations=8))
+            if solution.status is Status.INTERRUPTED:
+                raise KeyboardInterrupt
+            z = solution.z
         if count >= total:
             return z
         count *= SHELL_GROWTH

@@ -19,7 +19,7 @@ PixelTerm = Callable[[Tensor, Tensor, Tensor], Tensor]  # (expected, observed, r
 
 @dataclass(frozen=True)
 class Noise:
-    """A likelihood. All three take expected (P,), observed (P,) photons and readout variance (), photons^2."""
+    """A likelihood. All four take expected (P,), observed (P,) photons and readout variance (), photons^2."""
 
     name: str
     loss: PixelTerm

@@ -58,4 +58,4 @@ class Solution:
 
     @property
     def iterations(self) -> int:
-        return len(self.history) - 1
+        return max(0, len(self.history) - 1)

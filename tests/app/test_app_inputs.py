@@ -181,8 +181,80 @@ def test_validate_reads_what_it_names(ready, capsys):
     assert main(["validate", str(ready / "config.yaml"), "images.0.file=nowhere.npz"]) == 2
 
 
-def test_debug_shows_the_traceback(tmp_path):
-    from refine.errors import InputError
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "none.yaml"), "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
-    with pytest.raises(InputError):
-        main(["run", str(tmp_path / "none.yaml"), "--debug"])
+
+def test_gaussian_noise_needs_a_readout(ready, capsys):
+    assert "detector.readout_noise" in complaint(ready, capsys, "refinement.loss=gaussian")
+
+
+def test_cell_of_a_matrix_is_held_against_the_space_group_and_the_cell_beside_it(ready, capsys):
+    triclinic = "a_matrix: [0.025, 0.001, 0, 0, 0.02, 0.002, 0, 0, 0.017]"
+    said = complaint(ready, capsys, f"crystal={{space_group: P 43 21 2, orientation: {{{triclinic}}}}}")
+    assert "needs a = b" in said
+    said = complaint(ready, capsys, f"crystal.orientation={{{triclinic}}}", "crystal.cell=[80, 50, 60, 90, 90, 90]")
+    assert "far from crystal.cell" in said
+    unit = "a_matrix: [1, 0, 0, 0, 1, 0, 0, 0, 1]"
+    assert "1 to 10000" in complaint(ready, capsys, f"crystal={{orientation: {{{unit}}}}}")
+
+
+@pytest.mark.parametrize("solver", ["lm", "adam"])
+def test_a_set_that_cannot_be_told_apart_is_refused_for_every_solver(ready, capsys, solver):
+    free = "refinement.free=[orientation, detector_rotations.x]"
+    said = complaint(ready, capsys, free, "beam.polarization=null", f"refinement.optimizer.name={solver}")
+    assert "orientation, detector_rotations.x" in said
+
+
+def test_validate_refuses_what_run_refuses(ready, capsys):
+    settings = ["refinement.free=[orientation, detector_rotations.x]", "beam.polarization=null"]
+    assert main(["validate", str(ready / "config.yaml"), *settings]) == 2
+    assert "orientation, detector_rotations.x" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("refinement.optimizer={name: adam, options: {horizon: 0}}", "horizon"),
+        ("refinement.optimizer.options={initial_damping: -1}", "initial_damping"),
+        ("refinement.optimizer.options={initial_damping: true}", "initial_damping"),
+        ("detector.size=[100000, 100000]", "detector.size"),
+        ("threads=3000000000", "threads"),
+        ("crystal.scan.steps=10000000000", "crystal.scan.steps"),
+        ("crystal.mosaic={domains: 100000000, spread_deg: 1}", "crystal.mosaic.domains"),
+    ],
+)
+def test_values_beyond_reason(ready, capsys, setting, said):
+    assert said in complaint(ready, capsys, setting)
+
+
+def test_restraint_target_against_the_space_group(ready, capsys):
+    restraint = "refinement.restraints.cell={target: [40, 50, 60, 80, 95, 105], sigma: [1, 1, 1, 1, 1, 1]}"
+    cubic = ["crystal.cell=[50, 50, 50, 90, 90, 90]", "crystal.space_group=P 2 3"]
+    assert "refinement.restraints.cell.target" in complaint(ready, capsys, restraint, *cubic)
+
+
+def test_an_image_that_is_a_loop_of_links(ready, capsys):
+    (ready / "loop.npz").symlink_to(ready / "loop.npz")
+    assert "loop.npz" in complaint(ready, capsys, "images.0.file=loop.npz")
+
+
+def test_simulated_image_must_be_finite(ready, capsys):
+    assert (
+        main(["simulate", str(ready / "config.yaml"), "-o", str(ready / "x.npz"), "structure_factors.default=1e200"])
+        == 2
+    )
+    assert "not numbers" in capsys.readouterr().err
+    assert not (ready / "x.npz").exists()
+
+
+def test_names_in_the_schema_are_those_in_the_code():
+    from typing import get_args
+
+    from refine.app.config import SOLVER_NAMES, FreeName
+    from refine.parameters.catalogue import CATALOGUE
+    from refine.solvers.registry import SOLVERS
+
+    assert set(get_args(FreeName)) == set(CATALOGUE)
+    assert set(SOLVER_NAMES) == set(SOLVERS)

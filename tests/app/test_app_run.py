@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -265,3 +267,63 @@ def test_thread_count_is_honoured(finished):
     finally:
         torch.set_num_threads(before)
     assert yaml.safe_load((finished / "one" / "config.resolved.yaml").read_text())["threads"] == 1
+
+
+@pytest.mark.parametrize("stage", ["choose_start", "require_refinable"])
+def test_an_interrupt_before_the_first_iteration_is_said_and_kept(finished, monkeypatch, stage):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, stage, stop)
+    assert main(["run", str(finished / "config.yaml"), "-o", str(finished / stage)]) == 130
+    found = result(finished / stage)
+    assert found["status"] == "interrupted"
+    assert found["cell"]["value"] == pytest.approx(START["cell"])
+    assert found["cell"]["esd"] == [None] * 6
+
+
+def test_an_interrupt_inside_the_search_for_a_start_is_not_swallowed(finished, monkeypatch):
+    from refine.problem import centroids
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(centroids.CentroidProblem, "quadratic", stop)
+    assert main(["run", str(finished / "config.yaml"), "-o", str(finished / "searching")]) == 130
+
+
+def test_an_earlier_result_is_set_aside(finished):
+    command = ["run", str(finished / "config.yaml"), "-o", str(finished / "again")]
+    main(command)
+    first = result(finished / "again")
+    main([*command, "title=second"])
+    previous = yaml.safe_load((finished / "again" / "result.previous.yaml").read_text())
+    assert previous == first
+    assert result(finished / "again")["provenance"]["config_sha256"] != first["provenance"]["config_sha256"]
+
+
+def test_warnings_are_in_the_result(finished):
+    main(["run", str(finished / "config.yaml"), "-o", str(finished / "warned"), "crystal.cells=[3, 3, 3]"])
+    assert any("does not explain the image" in warning for warning in result(finished / "warned")["warnings"])
+    assert result(finished / "out")["warnings"] == []
+
+
+def test_a_still_off_phi_zero_is_written_as_it_stood(tmp_path):
+    scan = {"scan": {"phi0": 30.0}, "cell": TRUTH["cell"], "orientation": {"misset_deg": TRUTH["misset_deg"]}}
+    config = observed(tmp_path, crystal=scan)
+    config = configuration(tmp_path, START, crystal=scan)
+    assert main(["run", str(config), "-o", str(tmp_path / "out")]) == 0
+    expt = json.loads((tmp_path / "out" / "refined.expt").read_text())
+    assert not expt["scan"]
+    written = np.array([expt["crystal"][0][f"real_space_{axis}"] for axis in "abc"])
+    at_zero = np.linalg.inv(np.array(result(tmp_path / "out")["images"][0]["a_matrix"]).reshape(3, 3))
+    turn = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # the MOSFLM frame in that of DIALS
+    phi = np.radians(30)
+    about_z = np.array([[np.cos(phi), -np.sin(phi), 0], [np.sin(phi), np.cos(phi), 0], [0, 0, 1]])
+    assert written == pytest.approx(at_zero @ about_z.T @ turn.T, abs=1e-9)
+
+
+def test_output_that_nobody_reads_does_not_stop_a_run(finished):
+    command = f"{sys.executable} -m refine run {finished / 'config.yaml'} -o {finished / 'piped'} | head -1"
+    subprocess.run(["bash", "-c", command], check=True, capture_output=True)
+    assert result(finished / "piped")["status"] == "converged"

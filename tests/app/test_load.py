@@ -190,7 +190,7 @@ def test_not_yet_supported(assignment):
         ("beam={wavelength: 1, fluence: 1e20, flux: 1, exposure: 1, size: 1}", "or flux + exposure + size, not both"),
         ("beam.divergence.vertical_mrad=1", "key 'beam.divergence.steps' is 1 (the default); accepted: 2 or more"),
         ("beam.dispersion={percent: 1, steps: 1}", "key 'beam.dispersion.steps' is 1; accepted: 2 or more"),
-        ("crystal.mosaic.domains=0", "is 0; accepted: a whole number at least 1, in domains"),
+        ("crystal.mosaic.domains=0", "is 0; accepted: a whole number at least 1 and at most 100000, in domains"),
         ("detector.size=[0, 4]", "key 'detector.size.0' is 0; accepted: a whole number at least 1 and at most"),
         ("detector.size=[64.0, 4]", "key 'detector.size.0' is 64.0; accepted: a whole number"),
         ("detector.size=[4]", "key 'detector.size' is [4]; accepted: a list of 2 whole numbers"),
@@ -256,7 +256,7 @@ def test_not_yet_supported(assignment):
          "key 'refinement.restraints.cell.sigma.5' is 0; accepted: a number above 0, in degrees"),
         ("device=gpu", "accepted: auto, cpu or cuda"),
         ("dtype=float16", "accepted: float64 or float32"),
-        ("threads=0", "key 'threads' is 0; accepted: a whole number at least 1, in threads or null"),
+        ("threads=0", "key 'threads' is 0; accepted: a whole number at least 1 and at most 1024, in threads or null"),
         ("seed=1.0", "key 'seed' is 1.0; accepted: a whole number"),
     ],
 )  # fmt: skip
