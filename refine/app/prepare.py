@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refine.app.build import build_model, build_problem, image_file, require_refinable
+from refine.app.compilation import SECONDS_A_STEP
 from refine.app.load import load_config
 from refine.app.template import starter_config
 from refine.errors import InputError
 from refine.io.atomic import write_text
-
-NANOSECONDS_A_STEP = 60  # of value and derivatives on one core, for a rough estimate
 
 
 def validate(path: Path, overrides: Sequence[str]) -> list[str]:
@@ -30,7 +29,7 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     problem = build_problem(config, setup)
     require_refinable(problem)
     free = ", ".join(f"{p.name} ({p.size})" for p in problem.space.parameters)
-    seconds = len(problem.pixels) * steps * NANOSECONDS_A_STEP * 1e-9
+    seconds = len(problem.pixels) * steps * SECONDS_A_STEP
     return [
         *lines,
         f"image {image_file(config)}: {len(problem.pixels)} of {detector.size[0] * detector.size[1]} pixels used",

@@ -106,7 +106,7 @@ def _loss_record(run: Run, problem: ImageProblem, solution: Solution, outcome: O
     return {
         "name": problem.noise.name,
         "initial": None if math.isnan(run.initial_loss) else run.initial_loss,
-        "final": float(solution.quadratic.value),
+        "final": float(solution.quadratic.value) if solution.history else None,
         "reduced_deviance": fit.reduced_deviance,
         "expected_deviance": fit.expected,
         "expected_deviance_sd": fit.expected_sd,

@@ -280,6 +280,7 @@ def test_an_interrupt_before_the_first_iteration_is_said_and_kept(finished, monk
     assert found["status"] == "interrupted"
     assert found["cell"]["value"] == pytest.approx(START["cell"])
     assert found["cell"]["esd"] == [None] * 6
+    assert found["loss"]["final"] is None
 
 
 def test_an_interrupt_inside_the_search_for_a_start_is_not_swallowed(finished, monkeypatch):
