@@ -56,6 +56,8 @@ def entry() -> NoReturn:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Overrides may stand anywhere behind the configuration, which argparse's own lists cannot."""
     parser = _parser()
+    if arguments and arguments[0] == "nanobragg":  # its options are not argparse's
+        return argparse.Namespace(command=_nanobragg, arguments=arguments[1:])
     chosen, rest = parser.parse_known_args(arguments)
     if stray := [word for word in rest if word.startswith("-") or "=" not in word or not hasattr(chosen, "overrides")]:
         parser.error(f"{stray[0]!r} is neither an option nor of the form key.path=value")
@@ -91,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck.add_argument("--json", type=Path, metavar="F", help="write the findings as JSON")
     gradcheck.add_argument("--junit", type=Path, metavar="F", help="write the findings as JUnit XML")
     _add_config(gradcheck, default=Path("configs/quickstart.yaml"))
+    command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
     return parser
@@ -131,6 +134,12 @@ def _gradcheck(chosen: argparse.Namespace, _: float) -> int:
     passed, lines = gradcheck(chosen.config, chosen.overrides, chosen.order, chosen.json, chosen.junit)
     print("\n".join(lines))
     return 0 if passed else 1
+
+
+def _nanobragg(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.nanobragg.command import nanobragg
+
+    return nanobragg(chosen.arguments, Path.cwd())
 
 
 def _init(chosen: argparse.Namespace, _: float) -> int:

@@ -24,9 +24,7 @@ def tricubic(indices: Tensor, amplitude: Tensor, lowest: Tensor) -> Tensor:
     The value is continuous, its slope jumps at whole indices. Source: nanoBragg.c, polin3.
     """
     floors = indices.detach().floor()
-    corner = [
-        (floors[j] - 1 - lowest[j]).clamp(0, size - STENCIL).long() for j, size in enumerate(amplitude.shape)
-    ]
+    corner = [(floors[j] - 1 - lowest[j]).clamp(0, size - STENCIL).long() for j, size in enumerate(amplitude.shape)]
     by_h, by_k, by_l = (lagrange_weights(indices[j] - floors[j]) for j in range(3))
     row, column = amplitude.shape[1], amplitude.shape[2]
     flat = amplitude.reshape(-1)

@@ -1,0 +1,1 @@
+"""nanoBragg.c's command line: its option syntax, and every number that it stands for."""
