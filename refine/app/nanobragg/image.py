@@ -16,8 +16,8 @@ from refine.app.nanobragg.orientations import Orientations, orientations
 from refine.app.nanobragg.settings import Settings
 from refine.app.nanobragg.steps import CHUNK, Passage, blocks, passages
 from refine.io.images import read_mask
+from refine.model.beam import THOMSON_CROSS_SECTION
 
-R_E_SQUARED = 7.94079248018965e-30  # m^2, Thomson
 AVOGADRO, WATER_F, WATER_G_PER_MOL = 6.02214179e23, 2.57, 18.0
 _TOGETHER = 131072  # pixels times steps whose indices are held at once: temporaries of 1 MB
 
@@ -110,7 +110,7 @@ def computed_pixels(settings: Settings) -> NDArray[np.bool_]:
 def water_intensity(settings: Settings) -> float:
     """Photons per steradian that the cube of water scatters."""
     volume = (settings.water * 1e-6) ** 3 * 1e6  # cm^3, the program's g
-    return WATER_F**2 * R_E_SQUARED * settings.beam.fluence * volume * AVOGADRO / WATER_G_PER_MOL
+    return WATER_F**2 * THOMSON_CROSS_SECTION * settings.beam.fluence * volume * AVOGADRO / WATER_G_PER_MOL
 
 
 def _plan(settings: Settings) -> _Plan:
@@ -159,7 +159,7 @@ def _tile(plan: _Plan, pixels: Tensor, interpolates: bool, fresh: tuple[int, int
             terms = torch.where(active, (cell * lattice) ** 2, 0.0) * own
             total = _added(total, terms, active, compounding if rule.compounding else None)
     passes = len(settings.beam.sources) * settings.sampling.oversample**2
-    photons = R_E_SQUARED * settings.beam.fluence * total / settings.sampling.steps
+    photons = THOMSON_CROSS_SECTION * settings.beam.fluence * total / settings.sampling.steps
     if not settings.defects.water_rescaled:
         photons = photons + plan.water * lit / passes
     photons = photons * passage.factors.product(rule.once)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from refine.app.nanobragg.amplitudes import structure_factors
-from refine.app.nanobragg.image import R_E_SQUARED, computed_pixels, water_intensity
+from refine.app.nanobragg.image import computed_pixels, water_intensity
 from refine.app.nanobragg.orientations import domain_rotations
 from refine.app.nanobragg.settings import Settings
+from refine.model.beam import THOMSON_CROSS_SECTION
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Scalar:
                     c = float(ray @ panel.normal)
                     capture = math.exp(-layer * thick * mu / c) - math.exp(-(layer + 1) * thick * mu / c)
                 total = self.sources(total, ray, capture, omega)
-        photons = R_E_SQUARED * s.beam.fluence * total / sampling.steps
+        photons = THOMSON_CROSS_SECTION * s.beam.fluence * total / sampling.steps
         photons *= 1.0 if sampling.oversample_thickness else capture
         photons *= 1.0 if sampling.oversample_polarization else self.polar
         return photons * (1.0 if sampling.oversample_solid_angle else omega)
