@@ -31,7 +31,7 @@ class Crystal:
     cell: (6,) a, b, c in Å and alpha, beta, gamma in degrees.
     orientation: (3, 3) rotation from the canonical frame (a* along x, b* in the x-y plane) to the lab, phi = 0.
     cells: (3,) N, unit cells along a, b, c, at least 1, not necessarily whole.
-    shape: 'square' or 'gauss'.
+    shape: a key of refine.physics.shapes.SHAPES: square, round, gauss or tophat.
     b_factor: () Å^2, intensity falls as exp(-B |q|^2 / 2).
     """
 

@@ -18,8 +18,9 @@ from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from refine.physics.interference import Steps, interference
-from refine.physics.lattice import SHAPES
+from refine.physics.interpolation import tricubic, tricubic_slopes
 from refine.physics.mosaic import step_rotation_rates, step_rotations
+from refine.physics.shapes import SHAPES
 from refine.physics.structure_factor import nearest_intensity
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # scattering, real_space, cells, angles
@@ -46,6 +47,14 @@ class Execution(NamedTuple):
 
 
 EAGER = Execution()
+
+
+class Box(NamedTuple):
+    """|F|^2 of the nearest reflection, or F to interpolate, by Miller index: see `Steps`; over the number of steps."""
+
+    intensity: Tensor
+    lowest: Tensor
+    amplitude: Tensor | None
 
 
 class Moments(NamedTuple):
@@ -99,14 +108,15 @@ def moments(inputs: Inputs, steps: Steps, wanted: Wanted, how: Execution = EAGER
     height = min(len(rotations), MOST_STEPS)
     width = max(1, TILE * torch.get_num_threads() // height)
     sum_tile = _compiled_sum() if how.compiled else _sum_tile
-    box = (steps.intensity / len(rotations), steps.lowest)
+    amplitude = None if steps.amplitude is None else steps.amplitude / len(rotations) ** 0.5
+    box = Box(steps.intensity / len(rotations), steps.lowest, amplitude)
     out = _empty_moments(scattering, wanted)
     for q0 in range(0, scattering.shape[1], width):
         columns = slice(q0, q0 + width)
         for m0 in range(0, len(rotations), height):
             block = slice(m0, m0 + height)
             lattice = (real_space, cells, rotations[block], rates[:, block])
-            part = sum_tile(scattering[:, columns], *lattice, *box, steps.shape, wanted, how.precision)
+            part = sum_tile(scattering[:, columns], *lattice, box, steps.shape, wanted, how.precision)
             for total, found in zip(out, part, strict=True):
                 total[..., columns] += found
     return out
@@ -130,8 +140,7 @@ def _sum_tile(
     cells: Tensor,
     rotations: Tensor,
     rates: Tensor,
-    intensity: Tensor,
-    lowest: Tensor,
+    box: Box,
     shape: str,
     wanted: Wanted,
     precision: torch.dtype,
@@ -141,26 +150,35 @@ def _sum_tile(
     indices = (vectors.reshape(-1, 3) @ q).reshape(3, -1, q.shape[1])  # (3, M, Q)
     nearest = indices.round()
     delta = (indices - nearest).to(precision)
-    weight = nearest_intensity(nearest, intensity, lowest).to(precision)
     n = cells[:, None, None].to(precision)
     vectors, q, real_space = vectors.to(precision), q.to(precision), real_space.to(precision)
     rotations, rates = rotations.to(precision), rates.to(precision)
     if not any(wanted):
-        amplitude = SHAPES[shape].value(delta, n).prod(0)
-        return _empty_moments(q, wanted)._replace(value=(weight * amplitude**2).sum(0))
-    factor, by_delta, by_n = SHAPES[shape].slopes(delta, n)
-    others = torch.stack([factor[1] * factor[2], factor[2] * factor[0], factor[0] * factor[1]])
-    amplitude = others[0] * factor[0]
-    others = others * (2 * weight * amplitude)
-    slopes = by_delta * others  # G (3, M, Q)
+        lattice = SHAPES[shape].value(delta, n)
+        return _empty_moments(q, wanted)._replace(value=(_weight(indices, nearest, box, precision) * lattice**2).sum(0))
+    lattice, by_delta, by_n = SHAPES[shape].slopes(delta, n)
+    if box.amplitude is None:
+        weight = _weight(indices, nearest, box, precision)
+        slopes = by_delta * (2 * weight * lattice)  # G (3, M, Q)
+    else:
+        f, by_index = (part.to(precision) for part in tricubic_slopes(indices, box.amplitude, box.lowest))
+        weight, both = f * f, 2 * f * lattice
+        slopes = both * (f * by_delta + lattice * by_index)
     none = q.new_zeros(0, q.shape[1])
     return Moments(
-        (weight * amplitude**2).sum(0),
+        (weight * lattice**2).sum(0),
         vectors.flatten(0, 1).T @ slopes.flatten(0, 1) if wanted.scattering else none,
         _by_real_space(slopes, rotations, q) if wanted.real_space else none,
-        (others * by_n).sum(1) if wanted.cells else none,
+        (2 * weight * lattice * by_n).sum(1) if wanted.cells else none,
         torch.stack([_by_angle(slopes, real_space, rate, q) for rate in rates]) if wanted.angles else none,
     )
+
+
+def _weight(indices: Tensor, nearest: Tensor, box: Box, precision: torch.dtype) -> Tensor:
+    """|F|^2 (M, Q)."""
+    if box.amplitude is None:
+        return nearest_intensity(nearest, box.intensity, box.lowest).to(precision)
+    return tricubic(indices, box.amplitude, box.lowest).to(precision) ** 2
 
 
 def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """The sum over the crystal's steps: the reference, in the order of the equation, differentiable to any order.
 
-I(q) = mean over steps of |F(n)|^2 L(h), h_j = (R a_j) . q, n = the nearest whole h, L = product of squared axis
-factors; q in 1/Å, a_j in Å, a step = one rotation R (mosaic domain and phi).
+I(q) = mean over steps of |F|^2 L(h), h_j = (R a_j) . q, L the squared amplitude of the crystal's shape, F that of the
+nearest whole h or interpolated at h; q in 1/Å, a_j in Å, a step = one rotation R (mosaic domain and phi).
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from refine.physics.lattice import SHAPES
+from refine.physics.interpolation import tricubic
 from refine.physics.mosaic import step_rotations
+from refine.physics.shapes import SHAPES
 from refine.physics.structure_factor import nearest_intensity
 
 
@@ -18,7 +19,8 @@ class Steps:
     """What the sum holds fixed: nothing here is refined.
 
     axes, fractions: (D, 3), (D,) mosaic domains; spindle: (3,) unit vector; phi_steps: K;
-    intensity, lowest: the |F|^2 box of `nearest_intensity`; shape: a key of SHAPES.
+    intensity, lowest: the |F|^2 box of `nearest_intensity`; shape: a key of SHAPES;
+    amplitude: the same box of F, where F is interpolated between the reflections (`tricubic`).
     """
 
     axes: Tensor
@@ -28,6 +30,7 @@ class Steps:
     intensity: Tensor
     lowest: Tensor
     shape: str
+    amplitude: Tensor | None = None
 
 
 def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: Tensor, steps: Steps) -> Tensor:
@@ -41,8 +44,10 @@ def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: 
     """
     indices = step_indices(scattering, real_space, angles, steps)
     nearest = indices.round()
-    amplitude = SHAPES[steps.shape].smooth(indices - nearest, cells[:, None, None]).prod(0)
-    return (nearest_intensity(nearest, steps.intensity, steps.lowest) * amplitude**2).mean(0)
+    lattice = SHAPES[steps.shape].smooth(indices - nearest, cells[:, None, None])
+    if steps.amplitude is None:
+        return (nearest_intensity(nearest, steps.intensity, steps.lowest) * lattice**2).mean(0)
+    return ((tricubic(indices, steps.amplitude, steps.lowest) * lattice) ** 2).mean(0)
 
 
 def step_indices(scattering: Tensor, real_space: Tensor, angles: Tensor, steps: Steps) -> Tensor:

@@ -1,4 +1,4 @@
-"""The lattice transform of the crystal's shape, one axis at a time.
+"""The lattice transform along one axis of a crystal that is a block of cells.
 
 The amplitude of a block of N1 x N2 x N3 cells is a product of three axis factors f(delta, N), where delta is the
 distance of a fractional Miller index from the nearest integer. Written in delta, not in h: sin(pi h) at h near 45
@@ -83,4 +83,4 @@ def gauss_slopes(delta: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return n * bell, -2 / GAUSS_WIDTH * n**3 * delta * bell, (1 - 2 / GAUSS_WIDTH * x2) * bell
 
 
-SHAPES = {"square": AxisFactor(square, square_value, square_slopes), "gauss": AxisFactor(gauss, gauss, gauss_slopes)}
+AXES = {"square": AxisFactor(square, square_value, square_slopes), "gauss": AxisFactor(gauss, gauss, gauss_slopes)}

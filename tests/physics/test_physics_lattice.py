@@ -8,7 +8,7 @@ import torch
 from builders import f64
 
 from refine.physics import lattice
-from refine.physics.lattice import SHAPES, sinc
+from refine.physics.lattice import AXES, sinc
 
 NS = (1.0, 1.3, 4.0, 5.0, 6.7, 20.0, 35.5)
 SWITCHES = tuple(
@@ -69,16 +69,16 @@ def errors(found: torch.Tensor, wanted: torch.Tensor, order: tuple[int, int]) ->
 DELTA, N = f64([d for d, _ in CASES]), f64([n for _, n in CASES])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", AXES)
 def test_values(shape: str, exact: dict) -> None:
     wanted = exact[shape][0, 0]
-    for found in (SHAPES[shape].smooth(DELTA, N), SHAPES[shape].value(DELTA, N), SHAPES[shape].slopes(DELTA, N)[0]):
+    for found in (AXES[shape].smooth(DELTA, N), AXES[shape].value(DELTA, N), AXES[shape].slopes(DELTA, N)[0]):
         assert errors(found, wanted, (0, 0)) < 1e-14
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", AXES)
 def test_slopes_by_hand(shape: str, exact: dict) -> None:
-    _, by_delta, by_n = SHAPES[shape].slopes(DELTA, N)
+    _, by_delta, by_n = AXES[shape].slopes(DELTA, N)
     assert errors(by_delta, exact[shape][1, 0], (1, 0)) < 1e-11
     assert errors(by_n, exact[shape][0, 1], (0, 1)) < 1e-11
     wanted = exact[shape][1, 0]
@@ -88,9 +88,9 @@ def test_slopes_by_hand(shape: str, exact: dict) -> None:
     assert float(relative.abs().max()) < 1e-10
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", AXES)
 def test_derivatives_by_autograd(shape: str, exact: dict) -> None:
-    smooth = SHAPES[shape].smooth
+    smooth = AXES[shape].smooth
 
     def total(both: torch.Tensor) -> torch.Tensor:
         return smooth(both[0], both[1])
@@ -121,10 +121,10 @@ def test_sinc_near_its_switch_and_at_zero() -> None:
 
 def test_series_are_taken_only_where_they_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Moving the switches inside the range where both branches hold must not change the numbers."""
-    wanted = SHAPES["square"].slopes(DELTA, N)[1], lattice.square(DELTA, N)
+    wanted = AXES["square"].slopes(DELTA, N)[1], lattice.square(DELTA, N)
     monkeypatch.setattr(lattice, "_SERIES", 0.15)
     monkeypatch.setattr(lattice, "_CANCELLING", 0.02)
-    found = SHAPES["square"].slopes(DELTA, N)[1], lattice.square(DELTA, N)
+    found = AXES["square"].slopes(DELTA, N)[1], lattice.square(DELTA, N)
     assert errors(found[0], wanted[0], (1, 0)) < 1e-11
     assert errors(found[1], wanted[1], (0, 0)) < 1e-14
 
@@ -140,6 +140,6 @@ def test_whole_n_is_the_sum_over_the_row() -> None:
 def test_gauss_has_the_main_peaks_area() -> None:
     """nanoBragg.c's width: the squared factors agree in height, and nearly in integral."""
     delta = torch.linspace(-0.5, 0.5, 20001, dtype=torch.float64)
-    square, gauss = (torch.trapezoid(SHAPES[s].value(delta, f64(10.0)) ** 2, delta) for s in ("square", "gauss"))
+    square, gauss = (torch.trapezoid(AXES[s].value(delta, f64(10.0)) ** 2, delta) for s in ("square", "gauss"))
     assert float(square) == pytest.approx(10.0, rel=1e-6)
     assert float(gauss / square) == pytest.approx(math.sqrt(math.pi * 0.63 / 2), rel=1e-6)

@@ -12,9 +12,8 @@ from refine.io.reflections import read_structure_factors, to_grid
 from refine.physics.interpolation import STENCIL, tricubic
 from refine.physics.lattice import GAUSS_WIDTH, gauss, square_value
 from refine.physics.round_lattice import ellipsoid
+from refine.physics.shapes import TOPHAT_EDGE
 from refine.physics.structure_factor import nearest_intensity
-
-TOPHAT_EDGE = 0.3969  # nanoBragg.c: 0.63^2, the height and volume of the square crystal's spots
 
 
 class StructureFactors(NamedTuple):
