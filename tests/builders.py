@@ -13,11 +13,12 @@ from refine.model.background import Background
 from refine.model.beam import UNIT_FLUENCE, Beam
 from refine.model.conventions import CONVENTIONS
 from refine.model.crystal import Crystal, Mosaic
-from refine.model.detector import Detector
+from refine.model.detector import Detector, Sensor
 from refine.model.experiment import Experiment
 from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
 from refine.physics.rotation import misset_rotation
+from refine.physics.sources import Spread, even_steps, tilt_grid
 
 TRICLINIC = (37.0, 43.0, 51.0, 82.0, 95.0, 107.0)
 
@@ -105,6 +106,21 @@ def rich_experiment(convention: str = "mosflm", size: tuple[int, int] = (24, 20)
     panel = replace(built.detector, oversample=2, rotations=f64(1.5, -2.0, 0.7), twotheta=f64(4.0), pixel_size=f64(0.6))
     scan = replace(built.scan, phi0=f64(3.0), osc=f64(1.0), steps=2)
     return replace(built, detector=panel, scan=scan)
+
+
+def full_experiment(convention: str = "mosflm", size: tuple[int, int] = (24, 20)) -> Experiment:
+    """One in which every parameter acts: a divergent beam of two colours, an absorbing sensor, water."""
+    built = rich_experiment(convention, size)
+    colours = even_steps(2)
+    weights = f64(0.4, 0.6)
+    rays = Spread(f64(2.0, 3.0), tilt_grid((2, 2)), f64(1.5), colours, torch.ones_like(colours), weights)
+    sensor = Sensor(f64(400.0), f64(300.0), 2)
+    return replace(
+        built,
+        beam=replace(built.beam, spread=rays),
+        detector=replace(built.detector, sensor=sensor),
+        background=replace(built.background, water=f64(0.02)),
+    )
 
 
 class Quad(NamedTuple):

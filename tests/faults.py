@@ -172,8 +172,8 @@ def stale_frame(patch: pytest.MonkeyPatch) -> None:
 
 @fault("distance", "beam_center", "distance")
 def stale_plane_distance(patch: pytest.MonkeyPatch) -> None:
-    """One factor of the solid angle, which the spots' movement hides."""
-    wrap(patch, forward, "solid_angle", lambda original, ray, plane, size: original(ray, plane.detach(), size))
+    """The tilt of the pixels in the solid angle, which the spots' movement hides."""
+    wrap(patch, forward, "tilted_solid_angle", lambda original, ray, tilt, size: original(ray, tilt.detach(), size))
 
 
 @fault("alpha", "cell")
@@ -234,10 +234,10 @@ def wrong_polarization(patch: pytest.MonkeyPatch) -> None:
 def wrong_solid_angle(patch: pytest.MonkeyPatch) -> None:
     """One power of the distance too few."""
 
-    def steradians(original: Callable[..., Tensor], ray: Tensor, plane: Tensor, size: Tensor) -> Tensor:
-        return original(ray, plane, size) * ray / ray.detach()
+    def steradians(original: Callable[..., Tensor], distance: Tensor, tilt: Tensor, size: Tensor) -> Tensor:
+        return original(distance, tilt, size) * distance / distance.detach()
 
-    wrap(patch, forward, "solid_angle", steradians)
+    wrap(patch, forward, "tilted_solid_angle", steradians)
 
 
 @fault("scale", "b_factor", "scale")

@@ -36,8 +36,8 @@ from refine.problem.derivatives import (
     _extrapolated,
     _remainder_order,
     check_derivatives,
-    choose_pixels,
 )
+from refine.problem.jumps import choose_pixels
 from refine.problem.problem import ImageProblem
 
 # gradcheck's batched modes loop, and say so, where an operation has no batching rule of its own
@@ -63,6 +63,7 @@ LEVELS = {
 }
 ON_SAMPLE = ("cell", "orientation", "scale", "cells", "b_factor", "mosaic")
 ON_INSTRUMENT = ("wavelength", "distance", "beam_center", "detector_rotations", "background")
+ON_BEAM = ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water")  # test_gradients_instrument
 TURNS = ("twotheta", "detector_rotations.x", "detector_rotations.y", "detector_rotations.z")
 ALL_AT_ONCE = (*ON_SAMPLE, *(name for name in ON_INSTRUMENT if name != "detector_rotations"), *TURNS)
 
@@ -229,10 +230,10 @@ COMBINATIONS = [Combination(cell, *levels) for cell in CELLS for levels in itert
 
 
 def test_the_spaces_hold_the_whole_catalogue() -> None:
-    assert {*ON_SAMPLE, *ON_INSTRUMENT, *TURNS} == CATALOGUE.keys()
+    assert {*ON_SAMPLE, *ON_INSTRUMENT, *TURNS, *ON_BEAM} == CATALOGUE.keys()
     assert Combination("cubic").space(ON_INSTRUMENT).names[-2:] == ("background_slope_fast", "background_slope_slow")
     assert Combination("cubic").space(ON_INSTRUMENT, known_background=True).names[-1] == "background_factor"
-    assert {*ALL_AT_ONCE} == CATALOGUE.keys() - {"detector_rotations"}  # the same three, one by one
+    assert {*ALL_AT_ONCE} == CATALOGUE.keys() - {"detector_rotations", *ON_BEAM}  # the same three, one by one
 
 
 @pytest.mark.slow

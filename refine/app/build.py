@@ -10,50 +10,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config
-from refine.app.config import Detector as DetectorConfig
 from refine.app.config_crystal import fits_group, group_needs
 from refine.errors import InputError
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import read_image, read_mask
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.model.background import Background
-from refine.model.beam import Beam
-from refine.model.conventions import CONVENTIONS, frame_change
+from refine.model.conventions import frame_change
 from refine.model.crystal import Crystal, Mosaic
-from refine.model.detector import Detector
 from refine.model.experiment import Experiment
 from refine.model.forward import Interference
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
-from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
 from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vectors
 from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
-from refine.physics.sources import Sources, spread_sources
 from refine.problem.identifiability import require_determined, require_identifiable
 from refine.problem.noise import NOISES
 from refine.problem.problem import Counts, ImageProblem
 from refine.problem.restraints import Restraint
 
 MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
+ANGSTROM_PER_UM, UM_PER_MM = 1e4, 1e3
 FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it are not of the same crystal
 
 
 @dataclass(frozen=True)
 class Setup:
-    """A run made ready: the starting model, its misset angles (3,) as given, the way to compute it, and what was
-    noticed on the way."""
+    """A run made ready: the starting model, its misset angles (3,) as given, the way to compute it, what was noticed
+    on the way, and the pixels (slow, fast) bool that are computed and compared."""
 
     crystal: Crystal
     experiment: Experiment
     misset_deg: Tensor
     interference: Interference
     notes: tuple[str, ...]
+    region: np.ndarray
 
 
 def choose_device(name: str) -> torch.device:
@@ -64,14 +62,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if present and name != "cpu" else "cpu")
 
 
-def choose_interference(config: Config) -> tuple[Interference, tuple[str, ...]]:
+def choose_interference(
+    config: Config, crystal: Crystal, experiment: Experiment
+) -> tuple[Interference, tuple[str, ...]]:
     """The sum over the crystal's steps in the configuration's precision, compiled where that is wanted and pays, and
     what to tell the user about it."""
-    detector, crystal = config.detector, config.crystal
-    points = detector.size[0] * detector.size[1] * detector.oversample**2
-    compiled, note = decide_compilation(config.compile, points * crystal.mosaic.domains * crystal.scan.steps)
+    slow, fast = experiment.detector.size
+    compiled, note = decide_compilation(config.compile, slow * fast * steps_per_pixel(crystal, experiment))
     how = Execution(getattr(torch, config.dtype), compiled)
     return partial(fused_interference, how=how), (note,) if note else ()
+
+
+def steps_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
+    """Sub-pixels, layers, rays, phi steps and mosaic domains."""
+    points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
+    return points * experiment.scan.steps * len(crystal.mosaic.fractions)
 
 
 def build_model(config: Config) -> Setup:
@@ -80,16 +85,16 @@ def build_model(config: Config) -> Setup:
     crystal = _crystal(config, like)
     factors, note = _structure_factors(config, like)
     experiment = Experiment(
-        beam=_beam(config, like),
-        detector=_detector(config.detector, like, "corner_factors" in config.compatibility),
-        scan=_scan(config, like),
+        beam=build_beam(config, like),
+        detector=build_detector(config, crystal),
+        scan=build_scan(config, like),
         structure_factors=factors,
         background=_background(config, like),
         scale=like + 1,
     )
-    interference, remarks = choose_interference(config)
+    interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
-    return Setup(crystal, experiment, misset_deg, interference, (note, *remarks))
+    return Setup(crystal, experiment, misset_deg, interference, (note, *remarks), _region(config))
 
 
 def build_space(config: Config, setup: Setup) -> ParameterSpace:
@@ -104,7 +109,7 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     """The configuration's image against its model. Raises InputError for an image that cannot be refined against
     and for free parameters that no image could determine."""
     space = build_space(config, setup)
-    observation = _observation(config, setup.experiment)
+    observation = _observation(config, setup)
     noise = NOISES[config.refinement.loss]
     return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
 
@@ -138,12 +143,23 @@ def _crystal(config: Config, like: Tensor) -> Crystal:
     return Crystal(
         cell,
         rotation,
-        like.new_tensor(given.cells),
+        _cells(config, cell),
         Mosaic.sampled(like.new_tensor(mosaic.spread_deg), mosaic.domains, mosaic.seed),
         given.shape,
         like.new_tensor(given.b_factor),
         given.space_group,
     )
+
+
+def _cells(config: Config, cell: Tensor) -> Tensor:
+    """N (3,): as given, or as many cells as reach over the block's size; what the beam does not reach in y and z, as
+    nanoBragg.c has it, does not count where the beam has a size."""
+    given = config.crystal
+    if given.size_um is None:
+        return cell.new_tensor(given.cells)
+    along_a, *across = given.size_um
+    lit = [min(size, config.beam.size * UM_PER_MM) if config.beam.size else size for size in across]
+    return torch.ceil(cell.new_tensor([along_a, *lit]) * ANGSTROM_PER_UM / cell[:3]).clamp_min(1.0)
 
 
 def _cell_and_rotation(config: Config, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,61 +200,22 @@ def _a_matrix(config: Config) -> np.ndarray | None:
     return None if orientation.a_matrix is None else np.array(orientation.a_matrix).reshape(3, 3)
 
 
-def _beam(config: Config, like: Tensor) -> Beam:
-    convention, beam = CONVENTIONS[config.detector.convention], config.beam
-    kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
-    direction, axis = (like.new_tensor(v) for v in (convention.beam, convention.polarization))
-    spread = _sources(config, direction, axis)
-    return Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, axis, spread)
-
-
-def _sources(config: Config, direction: Tensor, axis: Tensor) -> Sources | None:
-    """The rays of a divergent or dispersed beam, None for one ray."""
-    divergence, dispersion = config.beam.divergence, config.beam.dispersion
-    ranges = (divergence.horizontal_mrad * 1e-3, divergence.vertical_mrad * 1e-3)
-    if max(ranges) == 0 and dispersion.percent == 0:
-        return None
-    steps = (divergence.steps, divergence.steps)
-    return spread_sources(direction, axis, ranges, steps, dispersion.percent / 100, dispersion.steps)
-
-
-def _detector(given: DetectorConfig, like: Tensor, corner_factors: bool) -> Detector:
-    convention, turned = CONVENTIONS[given.convention], given.rotations
-    vectors = {k: like.new_tensor(getattr(convention, v)) for k, v in _DETECTOR_VECTORS.items()}
-    return Detector(
-        size=given.size,
-        pixel_size=like.new_tensor(given.pixel_size),
-        distance=like.new_tensor(given.distance),
-        beam_center=like.new_tensor(given.beam_center_px),
-        rotations=like.new_tensor((turned.x, turned.y, turned.z)),
-        twotheta=like.new_tensor(turned.twotheta),
-        pivot=given.pivot,
-        oversample=given.oversample,
-        corner_factors=corner_factors,
-        **vectors,
-    )
-
-
-_DETECTOR_VECTORS = {"fast": "fast", "slow": "slow", "beam": "beam", "twotheta_axis": "twotheta"}
-
-
-def _scan(config: Config, like: Tensor) -> Scan:
-    scan, axis = config.crystal.scan, CONVENTIONS[config.detector.convention].spindle
-    return Scan(like.new_tensor(scan.phi0), like.new_tensor(scan.osc), scan.steps, like.new_tensor(axis))
-
-
 def _structure_factors(config: Config, like: Tensor) -> tuple[StructureFactors, str]:
     given = config.structure_factors
     if given.file is None:
-        return StructureFactors.uniform(like.new_tensor(given.default)), f"F = {given.default:g} for every reflection"
+        uniform = StructureFactors.uniform(like.new_tensor(given.default))
+        return replace(uniform, d_min=given.d_min), f"F = {given.default:g} for every reflection"
     reflections = read_structure_factors(given.file, given.column)
     grid, lowest = to_grid(reflections.hkl, reflections.amplitude, given.default)
-    return StructureFactors.from_grid(torch.from_numpy(grid).to(like), lowest, given.default), reflections.note
+    amplitude = torch.from_numpy(grid).to(like)
+    listed = StructureFactors.from_grid(amplitude, lowest, given.default, given.interpolate)
+    return replace(listed, d_min=given.d_min), reflections.note
 
 
 def _background(config: Config, like: Tensor) -> Background:
     given, size = config.background, config.detector.size
     plane = Background.plane(like.new_tensor((given.value, *given.slope)), size)
+    plane = replace(plane, water=like.new_tensor(given.water_um) if given.water_um else None)
     if given.file is None:
         return plane
     values = read_image(given.file, size).values
@@ -246,13 +223,22 @@ def _background(config: Config, like: Tensor) -> Background:
         raise InputError(
             f"{given.file}: the background holds negative or undefined values; accepted: photons/pixel of 0 and above"
         )
-    return Background(plane.coefficients, plane.middle, plane.factor, torch.from_numpy(values).to(like))
+    return replace(plane, image=torch.from_numpy(values).to(like))
 
 
-def _observation(config: Config, experiment: Experiment) -> Observation:
-    path, detector = image_file(config), config.detector
+def _region(config: Config) -> np.ndarray:
+    """Pixels (slow, fast) within detector.roi and detector.mask. Raises InputError."""
+    detector = config.detector
+    chosen = np.zeros(detector.size, dtype=np.bool_)
+    spans = (detector.roi.slow or (0, detector.size[0] - 1), detector.roi.fast or (0, detector.size[1] - 1))
+    chosen[tuple(slice(first, last + 1) for first, last in spans)] = True
+    return chosen if detector.mask is None else chosen & read_mask(detector.mask, detector.size)
+
+
+def _observation(config: Config, setup: Setup) -> Observation:
+    path, detector, experiment = image_file(config), config.detector, setup.experiment
     raw = read_image(path, detector.size)
-    trusted = raw.valid & (True if detector.saturation is None else raw.values < detector.saturation)
+    trusted = raw.valid & setup.region & (True if detector.saturation is None else raw.values < detector.saturation)
     mask = config.images[0].mask
     if mask is not None:
         trusted &= read_mask(mask, detector.size)
@@ -280,7 +266,7 @@ def _resolution_mask(config: Config, experiment: Experiment) -> np.ndarray:
 def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: str) -> None:
     if not trusted.any():
         raise InputError(
-            f"{path}: no pixel is left to refine against after mask, saturation and resolution limits; widen one"
+            f"{path}: no pixel is left to refine against after masks, roi, saturation and resolution limits; widen one"
         )
     if undefined := int((~np.isfinite(photons[trusted])).sum()):
         raise InputError(

@@ -3,15 +3,28 @@
 import difflib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import gemmi
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from refine.app.config_base import Count, FileName, NotNegative, Number, Problem, Section, Text, Vector, Whole, reject
+from refine.app.config_base import (
+    Count,
+    FileName,
+    NotNegative,
+    Number,
+    Positive,
+    Problem,
+    Section,
+    Text,
+    Vector,
+    Whole,
+    reject,
+)
 
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
+DEFAULT_CELLS = (20.0, 20.0, 20.0)
 MOST_STEPS = 100_000  # of phi, or domains: beyond it a run would not end
 _FLAT_CELL = 1e-9  # (volume / abc)^2 below which three angles are taken to lie in a plane
 
@@ -145,6 +158,9 @@ class Scan(Section):
     )
 
 
+_Cells = Annotated[Number, Field(ge=1)]
+
+
 class Crystal(Section):
     """The starting crystal."""
 
@@ -157,15 +173,32 @@ class Crystal(Section):
         default="P1", description="Hermann-Mauguin symbol; it ties the cell's parameters"
     )
     orientation: Orientation = Field(default=Orientation(), description="orientation in the lab frame")
-    cells: tuple[Annotated[Number, Field(ge=1)], Annotated[Number, Field(ge=1)], Annotated[Number, Field(ge=1)]] = (
-        Field(default=(20.0, 20.0, 20.0), description="size of a mosaic block along a, b and c [unit cells]")
+    cells: tuple[_Cells, _Cells, _Cells] | None = Field(
+        default=None,
+        description=f"size of a mosaic block along a, b and c; {DEFAULT_CELLS} where no size is given [unit cells]",
     )
-    shape: Literal["square", "gauss"] = Field(default="square", description="shape of a mosaic block's transform")
+    size_um: tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="edges of a mosaic block along a, b and c, instead of cells [µm]"
+    )
+    shape: Literal["square", "round", "gauss", "tophat"] = Field(
+        default="square", description="shape of a mosaic block's transform"
+    )
     mosaic: Mosaic = Field(default=Mosaic(), description="mosaic domains")
     scan: Scan = Field(default=Scan(), description="rotation during the exposure")
     b_factor: Number = Field(default=0.0, description="isotropic B factor [Å^2]")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_cells(cls, data: Any) -> Any:
+        if isinstance(data, dict) and not data.keys() & {"cells", "size_um"}:
+            return {**data, "cells": DEFAULT_CELLS}
+        return data
+
     def problems(self) -> Iterator[Problem]:
+        if self.cells is None and self.size_um is None:
+            yield Problem("cells", None, "3 numbers of unit cells, at least 1, or size_um (µm)")
+        if self.cells is not None and self.size_um is not None:
+            yield Problem("size_um", list(self.size_um), "null beside cells: give one of them")
         if self.cell is None:
             if self.orientation.matrix is None and self.orientation.a_matrix is None:
                 yield Problem("cell", None, "")

@@ -20,22 +20,15 @@ UNSUPPORTED_KEYS = frozenset(
         "images.*.scale",
         "images.*.background",
         "images.*.beam",
-        "beam.spectrum",
         "detector.file",
-        "detector.thickness",
-        "detector.point_pixel",
         "crystal.orientation.expt",
         "crystal.mosaic.covariance_deg2",
-        "structure_factors.interpolate",
         "structure_factors.model",
         "structure_factors.unknown",
         "refinement.holdout",
     }
 )
 UNSUPPORTED_VALUES = {
-    "detector.convention": ("adxv", "denzo"),
-    "detector.oversample": ("auto",),
-    "crystal.shape": ("round", "tophat"),
     "crystal.mosaic.model": ("gaussian",),
     "background.model": ("radial",),
     "refinement.free.*": ("amplitudes",),
@@ -131,7 +124,8 @@ class Explainer:
 
     def child(self, node: dict[str, Any], part: str) -> dict[str, Any] | None:
         if "anyOf" in node:
-            return next((c for n in node["anyOf"] if (c := self.child(self.resolve(n), part))), None)
+            described = ({"description": node.get("description", ""), **self.resolve(n)} for n in node["anyOf"])
+            return next((c for n in described if (c := self.child(n, part))), None)
         if node.get("type") == "array" and part.isdecimal():
             items = [*node.get("prefixItems", ()), *itertools.repeat(node.get("items", {}), int(part) + 1)]
             item: dict[str, Any] = items[int(part)]

@@ -25,7 +25,13 @@ FreeName = Literal[
     "detector_rotations.y",
     "detector_rotations.z",
     "twotheta",
+    "polarization",
+    "divergence",
+    "dispersion",
+    "thickness",
+    "attenuation",
     "background",
+    "water",
 ]
 
 

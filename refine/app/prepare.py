@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from refine.app.build import build_model, build_problem, image_file, require_refinable
+from refine.app.build import build_model, build_problem, image_file, require_refinable, steps_per_pixel
 from refine.app.compilation import SECONDS_A_STEP
 from refine.app.load import load_config
 from refine.app.template import starter_config
@@ -16,7 +16,7 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     config = load_config(path, overrides)
     setup = build_model(config)
     detector, crystal = config.detector, setup.crystal
-    steps = detector.oversample**2 * len(crystal.mosaic.fractions) * setup.experiment.scan.steps
+    steps = steps_per_pixel(crystal, setup.experiment)
     fast, slow = detector.beam_center_px
     lines = [
         f"{path}: valid",

@@ -19,6 +19,7 @@ from refine.io.geometries import Panel, experiment_list, mosflm_matrix_text, to_
 from refine.io.images import write_image
 from refine.io.results import write_csv, write_yaml
 from refine.model.conventions import frame_change
+from refine.model.detector import MM_PER_UM
 from refine.model.forward import expected_image
 from refine.physics.rotation import axis_rotation
 from refine.problem.problem import ImageProblem
@@ -158,6 +159,8 @@ def _experiments(run: Run, outcome: Outcome) -> dict[str, Any]:
         trusted_range=(-1e9 if config.detector.offset else 0.0, config.detector.saturation or 1e9),
         gain=config.detector.gain,
         pedestal=config.detector.offset,
+        thickness=float(detector.sensor.thickness) * MM_PER_UM if detector.sensor else 0.0,
+        mu=1 / (float(detector.sensor.attenuation_length) * MM_PER_UM) if detector.sensor else 0.0,
     )
     return experiment_list(
         beam_direction=(turn @ beam.direction.cpu().numpy()).tolist(),

@@ -26,15 +26,22 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
     if config.threads:
         torch.set_num_threads(config.threads)
     setup = build_model(config)
-    expected = expected_image(setup.crystal, setup.experiment, interference=setup.interference).cpu().numpy()
+    expected = model_image(setup)
     if not np.isfinite(expected).all():
         raise InputError(
             f"{path}: the expected image holds values that are not numbers: check fluence, F, cells and b_factor"
         )
-    image = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
-    write_image(output, image, _header(config, setup))
-    size = f"{image.shape[0]} x {image.shape[1]} pixels (slow x fast)"
-    return f"{output}: {size}, largest {image.max():.6g}, sum {image.sum():.6g}"
+    counts = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
+    write_image(output, counts, _header(config, setup))
+    size = f"{counts.shape[0]} x {counts.shape[1]} pixels (slow x fast)"
+    return f"{output}: {size}, largest {counts.max():.6g}, sum {counts.sum():.6g}"
+
+
+def model_image(setup: Setup) -> np.ndarray:
+    """Expected photons (slow, fast) of the starting crystal; 0 outside the region of interest."""
+    within = torch.from_numpy(setup.region).to(setup.experiment.scale.device)
+    image = expected_image(setup.crystal, setup.experiment, interference=setup.interference, within=within)
+    return image.cpu().numpy()
 
 
 def _noisy(expected: np.ndarray, config: Config) -> np.ndarray:

@@ -16,21 +16,29 @@ beam:
   wavelength: {wavelength}  # Å
   #fluence: 1.2593201528622709e29   # photons/m^2; or flux (photons/s) + exposure (s) + size (mm)
   #polarization: 0.0                # Kahn factor, -1 to 1; null turns the correction off
-  #divergence: {{horizontal_mrad: 0, vertical_mrad: 0, steps: 1}}   # full widths of a round beam
+  #divergence: {{horizontal_mrad: 0, vertical_mrad: 0, steps: 1, round: true}}   # full widths
   #dispersion: {{percent: 0, steps: 1}}   # full width of the spectrum
+  #spectrum: null                   # or a text file of wavelengths (Å) and weights
+  #sources: null                    # or nanoBragg's list of sources, a ray a line
 
 detector:
   distance: {distance}  # mm, sample to the direct-beam spot
   pixel_size: {pixel_size}  # mm
   size: {size}  # [slow, fast] pixels
   beam_center_px: {beam_center_px}  # [fast, slow] pixels; the outer corner of the first pixel is (0, 0)
-  #convention: mosflm               # lab frame: mosflm | xds | dials
+  #convention: mosflm               # lab frame: mosflm | denzo | adxv | xds | dials
+  #axes: {{}}                         # vectors instead of the convention's: beam, fast, slow, spindle, ...
   #rotations: {{x: 0, y: 0, z: 0, twotheta: 0, pivot: null}}   # degrees; pivot: beam | sample
   #gain: 1.0                        # ADU/photon
   #offset: 0.0                      # ADU at zero photons
   #readout_noise: 0.0               # ADU rms
   #saturation: null                 # ADU; pixels at or above it are masked
-  #oversample: 1                    # sub-pixels along each pixel edge
+  #thickness: {{um: 0, attenuation_um: 0, steps: 1}}   # absorbing sensor and its layers
+  #curved: false                    # bent so that all pixels are at the same distance
+  #point_pixel: false               # solid angle without the pixel's tilt
+  #oversample: 1                    # sub-pixels along each pixel edge, or auto
+  #roi: {{fast: null, slow: null}}    # or first and last pixel, such as [0, 511], of the part that is used
+  #mask: null                       # file of the detector's shape, nonzero = use the pixel
 
 crystal:
   cell: {cell}  # a b c (Å), alpha beta gamma (degrees): the starting cell
@@ -39,7 +47,7 @@ crystal:
     misset_deg: {misset_deg}  # degrees about lab x, y and z, in that order
     #matrix: A.mat                  # example: the orientation from a MOSFLM matrix file
   #cells: [20, 20, 20]              # unit cells along a, b and c
-  #shape: square                    # square | gauss
+  #shape: square                    # square | round | gauss | tophat
   #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # spread in degrees
   #scan: {{phi0: 0, osc: 0, steps: 1}}   # degrees, about the spindle
   #b_factor: 0.0                    # Å^2
@@ -48,8 +56,10 @@ structure_factors:
   file: {structure_factors}  # h k l F text (complete P1 list), or .mtz
   #column: null                     # amplitude column of an .mtz
   #default: 0.0                     # F (electrons) where the list has none
+  #interpolate: false               # F between the reflections, tricubic
+  #d_min: null                      # Å; no reflections beyond
 
-#background: {{model: none}}          # none | constant | plane | file; value and slope in photons/pixel
+#background: {{model: none, water_um: 0}}   # none | constant | plane | file (photons/pixel), and a cube of water
 
 refinement:
   free: [cell, orientation, scale]  # also cells, mosaic, b_factor, wavelength, distance, beam_center, background, ...
@@ -60,7 +70,7 @@ refinement:
   #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
 
 #output: {{directory: run}}
-#compatibility: []                   # or [corner_factors]: solid angle and polarization as nanoBragg.c takes them
+#compatibility: []                   # defects of nanoBragg.c to reproduce: corner_factors, layers_beyond_sensor
 #device: auto                        # auto | cpu | cuda
 #compile: auto                       # auto | true | false
 #dtype: float64                      # float64 | float32

@@ -12,12 +12,17 @@ from refine.physics.background import plane_background
 @dataclass(frozen=True)
 class Background:
     """coefficients (3,): photons at the middle of the image and their change per pixel along fast and slow, plus
-    `factor` () times a known image (slow, fast); `middle` (2,) slow, fast in pixels."""
+    `factor` () times a known image (slow, fast); `middle` (2,) slow, fast in pixels.
+
+    water () is the edge in µm of a cube of water in the beam, or None. It scatters as the crystal does, so the forward
+    model adds it to the Bragg intensity.
+    """
 
     coefficients: Tensor
     middle: Tensor
     factor: Tensor
     image: Tensor | None = None
+    water: Tensor | None = None
 
     @classmethod
     def plane(cls, coefficients: Tensor, size: tuple[int, int]) -> "Background":

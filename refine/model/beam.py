@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from refine.physics.sources import Sources, single_source
+from refine.physics.sources import Sources, Spread, single_source, spread_sources
 
 THOMSON_CROSS_SECTION = 7.94079248018965e-30  # m^2, classical electron radius squared, nanoBragg.c's value
 UNIT_FLUENCE = 1 / THOMSON_CROSS_SECTION  # photons/m^2 that make the prefactor of the image 1
@@ -17,7 +17,7 @@ class Beam:
     wavelength: () Å, of the middle of the spectrum. direction: (3,) unit vector the photons travel along, lab frame.
     fluence: () photons/m^2. polarization: () Kahn factor, or None for no correction.
     polarization_axis: (3,) direction of the electric vector.
-    spread: the rays of a divergent or polychromatic beam, or None.
+    spread: a divergent or polychromatic beam, or its rays one by one; None for one ray.
     """
 
     wavelength: Tensor
@@ -25,9 +25,11 @@ class Beam:
     fluence: Tensor
     polarization: Tensor | None
     polarization_axis: Tensor
-    spread: Sources | None = None
+    spread: Sources | Spread | None = None
 
     @property
     def sources(self) -> Sources:
         """The rays, one or many."""
+        if isinstance(self.spread, Spread):
+            return spread_sources(self.direction, self.polarization_axis, self.spread)
         return single_source(self.direction) if self.spread is None else self.spread

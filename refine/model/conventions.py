@@ -1,5 +1,6 @@
 """Lab frames by name: the vectors that nanoBragg.c's options of these names select."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +19,15 @@ class Convention(NamedTuple):
     polarization: Vector
     pivot: str
 
+    def with_axes(self, axes: Mapping[str, Vector]) -> "Convention":
+        """The same with some vectors, by name, replaced."""
+        return Convention(**{**self._asdict(), **axes})
+
 
 CONVENTIONS = {
     "mosflm": Convention((1, 0, 0), (0, 0, 1), (0, -1, 0), (0, 0, 1), (0, 0, -1), (0, 0, 1), "beam"),
+    "denzo": Convention((1, 0, 0), (0, 0, 1), (0, -1, 0), (0, 0, 1), (0, 0, -1), (0, 0, 1), "beam"),
+    "adxv": Convention((0, 0, 1), (1, 0, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (1, 0, 0), "beam"),
     "xds": Convention((0, 0, 1), (1, 0, 0), (0, 1, 0), (1, 0, 0), (1, 0, 0), (1, 0, 0), "sample"),
     "dials": Convention((0, 0, 1), (1, 0, 0), (0, 1, 0), (0, 1, 0), (0, 1, 0), (0, 1, 0), "sample"),
 }

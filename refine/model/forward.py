@@ -7,13 +7,16 @@ from torch import Tensor
 
 from refine.model.beam import THOMSON_CROSS_SECTION
 from refine.model.crystal import Crystal
+from refine.model.detector import MM_PER_UM, Sites
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
+from refine.physics.absorption import absorbed_fraction
+from refine.physics.background import water_scattering
 from refine.physics.fused import fused_interference
 from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
 from refine.physics.scattering import rays, scattering_vectors
-from refine.physics.solid_angle import solid_angle
+from refine.physics.solid_angle import tilted_solid_angle
 from refine.physics.structure_factor import debye_waller
 
 Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps], Tensor]
@@ -24,38 +27,54 @@ def expected_photons(
 ) -> Tensor:
     """Expected photons (P,) in a list of pixels, background included.
 
-    r_e^2 fluence sum_steps |F|^2 L times solid angle, polarisation and Debye-Waller factor, averaged over the
-    sub-pixels. Differentiable in every tensor of `crystal` and `experiment`; `interference` is the fused sum over
-    the crystal's steps or its reference, `refine.physics.interference.interference`.
+    r_e^2 fluence sum_steps |F|^2 L times solid angle, polarisation, absorption and Debye-Waller factor, averaged over
+    the sub-pixels and summed over the sensor's layers. Differentiable in every tensor of `crystal` and `experiment`;
+    `interference` is the fused sum over the crystal's steps or its reference,
+    `refine.physics.interference.interference`.
     """
-    beam = experiment.beam
-    ray, distance = rays(experiment.detector.positions(pixels))
+    sites = experiment.detector.sites(pixels)
+    ray, distance = rays(sites.positions)
     scattering = _scattering(experiment, ray)  # (3, W, S, P)
     steps, angles = _steps(crystal, experiment)
     points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
     bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
-    intensity = (bragg * _source_factor(experiment, ray)).sum(0) * _solid_angle(experiment, distance)
-    per_intensity = THOMSON_CROSS_SECTION * beam.fluence * experiment.scale
-    return per_intensity * intensity.mean(0) + experiment.background.photons(pixels)
+    scattered = _scattered(experiment, scattering, bragg)
+    intensity = (scattered * _source_factor(experiment, ray)).sum(0) * _counted(experiment, sites, ray, distance)
+    per_intensity = THOMSON_CROSS_SECTION * experiment.beam.fluence * experiment.scale
+    photons = per_intensity * intensity.sum(0) / experiment.detector.oversample**2
+    return photons + experiment.background.photons(pixels)
 
 
 def expected_image(
-    crystal: Crystal, experiment: Experiment, tile: int = 1 << 16, interference: Interference = fused_interference
+    crystal: Crystal,
+    experiment: Experiment,
+    tile: int = 1 << 16,
+    interference: Interference = fused_interference,
+    within: Tensor | None = None,
 ) -> Tensor:
-    """Expected photons (slow, fast) of the whole detector, computed in tiles of at most `tile` pixels; no gradient."""
-    pixels = Pixels.whole(experiment.detector.size, experiment.detector.distance)
+    """Expected photons (slow, fast) of the whole detector, computed in tiles of at most `tile` pixels; no gradient.
+    Where `within` (slow, fast) bool is given, only there, and 0 elsewhere."""
+    size, like = experiment.detector.size, experiment.detector.distance
+    pixels = Pixels.whole(size, like) if within is None else Pixels.chosen(within, like)
+    image = like.new_zeros(size)
     with torch.no_grad():
-        tiles = [expected_photons(crystal, experiment, part, interference) for _, part in pixels.tiles(tile)]
-    return torch.cat(tiles).reshape(experiment.detector.size)
+        for _, part in pixels.tiles(tile):
+            photons = expected_photons(crystal, experiment, part, interference)
+            image[part.slow.long(), part.fast.long()] = photons
+    return image
 
 
 def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
     """Fractional Miller indices (3, M, S, P) of S sub-pixels, times incident rays, of P pixels in each of M steps."""
-    ray, _ = rays(experiment.detector.positions(pixels))
-    scattering = _scattering(experiment, ray)
+    scattering = pixel_scattering(experiment, pixels)
     steps, angles = _steps(crystal, experiment)
     found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
     return found.reshape(3, found.shape[1], -1, len(pixels))
+
+
+def pixel_scattering(experiment: Experiment, pixels: Pixels) -> Tensor:
+    """Scattering vectors (3, W, S, P) in 1/Å of W incident rays and S sites in each of P pixels."""
+    return _scattering(experiment, rays(experiment.detector.sites(pixels).positions)[0])
 
 
 def _scattering(experiment: Experiment, ray: Tensor) -> Tensor:
@@ -80,12 +99,27 @@ def _source_factor(experiment: Experiment, ray: Tensor) -> Tensor:
     return weights * polarization(incident, ray[:, None], beam.polarization_axis, beam.polarization)
 
 
-def _solid_angle(experiment: Experiment, distance: Tensor) -> Tensor:
-    """Solid angle (S, P) of sub-pixels `distance` (S, P) mm away; nanoBragg.c, without -oversample_omega, takes the
-    first one's (1, P) for all."""
-    detector = experiment.detector
-    at = distance[:1] if detector.corner_factors else distance
-    return solid_angle(at, detector.frame().normal_distance, detector.pixel_size)
+def _scattered(experiment: Experiment, scattering: Tensor, bragg: Tensor) -> Tensor:
+    """electrons^2 (W, S, P) of crystal and water at scattering vectors (3, W, S, P): the crystal's within the
+    resolution limit of the structure factors."""
+    d_min, water = experiment.structure_factors.d_min, experiment.background.water
+    if d_min is not None:
+        bragg = bragg * ((scattering * scattering).sum(0) <= d_min**-2)
+    return bragg if water is None else bragg + water_scattering(water)
+
+
+def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor) -> Tensor:
+    """Solid angle times absorbed fraction (S, P) of the sites along rays (3, S, P), `distance` (S, P) mm away;
+    nanoBragg.c, without -oversample_omega, takes the first site's solid angle (1, P) for all."""
+    detector, sensor = experiment.detector, experiment.detector.sensor
+    obliquity = (sites.normals * ray).sum(0)
+    at = slice(1) if detector.corner_factors else slice(None)
+    tilt = torch.ones_like(obliquity) if detector.point_pixel else obliquity
+    angle = tilted_solid_angle(distance[at], tilt[at], detector.pixel_size)
+    if sensor is None:
+        return angle
+    layer, attenuation = sensor.thickness * MM_PER_UM / sensor.layers, 1 / (sensor.attenuation_length * MM_PER_UM)
+    return angle * absorbed_fraction(sites.depths, layer, attenuation, obliquity)
 
 
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
@@ -93,4 +127,4 @@ def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
     factors, mosaic, scan = experiment.structure_factors, crystal.mosaic, experiment.scan
     angles = torch.deg2rad(torch.stack([mosaic.spread_deg, scan.phi0, scan.osc]))
     fixed = (mosaic.axes, mosaic.fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
-    return Steps(*fixed), angles
+    return Steps(*fixed, factors.amplitude), angles

@@ -5,12 +5,13 @@ Each maker takes the starting model and returns the `Parameter`. Steps of z: see
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.parameters import instrument
+from refine.parameters.blocks import block, put_background, put_crystal
 from refine.parameters.parameter import Model, Parameter
 from refine.parameters.symmetry import metric_basis
 from refine.parameters.transforms import Transform, positive, shifted
@@ -82,39 +83,10 @@ def _nearest_branch(angles: Tensor, near: Tensor) -> Tensor:
     return torch.where(closer, both[0], both[1])
 
 
-def _block(
-    name: str,
-    labels: tuple[str, ...],
-    unit: str,
-    transform: Transform,
-    put: Callable[[Model, Tensor], Model],
-    start: Tensor,
-    lower: float = -torch.inf,
-    upper: float = torch.inf,
-) -> Parameter:
-    """A parameter whose coordinates stand one for one for its values (n,)."""
-
-    def place(model: Model, z: Tensor) -> Model:
-        return put(model, transform.decode(z))
-
-    limits = (torch.full_like(start, limit) for limit in (lower, upper))
-    units = (unit,) * len(labels)
-    return Parameter(name, labels, units, len(labels), transform.decode, place, transform.encode, *limits)
-
-
-def _in_crystal(**change: Any) -> Callable[[Model], Model]:
-    return lambda model: model._replace(crystal=replace(model.crystal, **change))
-
-
-def _put_detector(model: Model, **change: Any) -> Model:
-    detector = replace(model.experiment.detector, **change)
-    return model._replace(experiment=replace(model.experiment, detector=detector))
-
-
 def scale(start: Model) -> Parameter:
     """The factor on the fluence; z is its logarithm in percent."""
     value = start.experiment.scale.reshape(1)
-    return _block(
+    return block(
         "scale",
         ("scale",),
         "",
@@ -133,12 +105,12 @@ def cells(start: Model) -> Parameter:
         raise InputError(
             f"refinement.free: 'cells' needs crystal.cells above 1, not {value.tolist()}: one cell has no width"
         )
-    return _block(
+    return block(
         "cells",
         ("N_a", "N_b", "N_c"),
         "unit cells",
         positive(value, lowest=1.0),
-        lambda m, v: _in_crystal(cells=v)(m),
+        lambda m, v: put_crystal(m, cells=v),
         value,
         1.0,
         1e5,
@@ -152,12 +124,12 @@ def mosaic(start: Model) -> Parameter:
         raise InputError(
             "refinement.free: 'mosaic' needs crystal.mosaic.spread_deg above 0 and at least 2 domains to start from"
         )
-    return _block(
+    return block(
         "mosaic",
         ("mosaic_spread",),
         "degrees",
         positive(value),
-        lambda m, v: _in_crystal(mosaic=replace(m.crystal.mosaic, spread_deg=v[0]))(m),
+        lambda m, v: put_crystal(m, mosaic=replace(m.crystal.mosaic, spread_deg=v[0])),
         value,
         0.0,
         20.0,
@@ -167,98 +139,30 @@ def mosaic(start: Model) -> Parameter:
 def b_factor(start: Model) -> Parameter:
     """The Debye-Waller B of the intensities; a unit of z is 0.1 Å^2."""
     value = start.crystal.b_factor.reshape(1)
-    return _block(
+    return block(
         "b_factor",
         ("b_factor",),
         "Å^2",
         shifted(value, 0.1),
-        lambda m, v: _in_crystal(b_factor=v[0])(m),
+        lambda m, v: put_crystal(m, b_factor=v[0]),
         value,
         -500.0,
         500.0,
     )
 
 
-def wavelength(start: Model) -> Parameter:
-    """The beam's wavelength; z is its logarithm in tenths of a percent."""
-    value = start.experiment.beam.wavelength.reshape(1)
-
-    def put(model: Model, v: Tensor) -> Model:
-        beam = replace(model.experiment.beam, wavelength=v[0])
-        return model._replace(experiment=replace(model.experiment, beam=beam))
-
-    return _block(
-        "wavelength", ("wavelength",), "Å", positive(value, 1e-3), put, value, 0.8 * float(value), 1.2 * float(value)
-    )
-
-
-def distance(start: Model) -> Parameter:
-    """Sample to beam spot; z is its logarithm in tenths of a percent."""
-    value = start.experiment.detector.distance.reshape(1)
-    return _block(
-        "distance",
-        ("distance",),
-        "mm",
-        positive(value, 1e-3),
-        lambda m, v: _put_detector(m, distance=v[0]),
-        value,
-        0.8 * float(value),
-        1.25 * float(value),
-    )
-
-
-def beam_center(start: Model) -> Parameter:
-    """Where the direct beam hits, fast and slow; a unit of z is a tenth of a pixel."""
-    value = start.experiment.detector.beam_center
-    return _block(
-        "beam_center",
-        ("beam_center_fast", "beam_center_slow"),
-        "pixels",
-        shifted(value, 0.1),
-        lambda m, v: _put_detector(m, beam_center=v),
-        value,
-    )
-
-
-def detector_rotations(start: Model, axes: tuple[int, ...] = (0, 1, 2)) -> Parameter:
-    """Detector rotations about lab x, y, z, or some of them; a unit of z is 0.1 degrees."""
-    value = start.experiment.detector.rotations[list(axes)]
-
-    def put(model: Model, v: Tensor) -> Model:
-        before = model.experiment.detector.rotations
-        return _put_detector(model, rotations=before.index_put((torch.tensor(axes, device=v.device),), v))
-
-    labels = tuple(f"detector_rotation_{'xyz'[axis]}" for axis in axes)
-    name = "detector_rotations" if len(axes) == 3 else f"detector_rotations.{'xyz'[axes[0]]}"
-    return _block(name, labels, "degrees", shifted(value, 0.1), put, value, -180.0, 180.0)
-
-
-def twotheta(start: Model) -> Parameter:
-    """The detector's two-theta; a unit of z is 0.1 degrees."""
-    value = start.experiment.detector.twotheta.reshape(1)
-    return _block(
-        "twotheta",
-        ("twotheta",),
-        "degrees",
-        shifted(value, 0.1),
-        lambda m, v: _put_detector(m, twotheta=v[0]),
-        value,
-        -180.0,
-        180.0,
-    )
-
-
 def background(start: Model, plane: bool = False) -> Parameter:
     """The background's linear terms: the factor of a known image, a level, or a level and two slopes."""
     level = start.experiment.background
-
-    def put(**change: Any) -> Callable[[Model], Model]:
-        return lambda m: m._replace(experiment=replace(m.experiment, background=replace(level, **change)))
-
     if level.image is not None:
         value = level.factor.reshape(1)
-        return _block(
-            "background", ("background_factor",), "", shifted(value, 0.01), lambda m, v: put(factor=v[0])(m), value
+        return block(
+            "background",
+            ("background_factor",),
+            "",
+            shifted(value, 0.01),
+            lambda m, v: put_background(m, factor=v[0]),
+            value,
         )
     terms = 3 if plane else 1
     value = level.coefficients[:terms]
@@ -269,11 +173,22 @@ def background(start: Model, plane: bool = False) -> Parameter:
     labels = ("background", "background_slope_fast", "background_slope_slow")[:terms]
 
     def put_terms(m: Model, v: Tensor) -> Model:
-        return put(coefficients=torch.cat([v, level.coefficients[terms:]]))(m)
+        return put_background(m, coefficients=torch.cat([v, level.coefficients[terms:]]))
 
     return replace(
-        _block("background", labels, "photons/pixel", transform, put_terms, value),
+        block("background", labels, "photons/pixel", transform, put_terms, value),
         units=("photons/pixel", "photons/pixel^2", "photons/pixel^2")[:terms],
+    )
+
+
+def water(start: Model) -> Parameter:
+    """The edge of the cube of water in the beam; positive."""
+    edge = start.experiment.background.water
+    if edge is None:
+        raise InputError("refinement.free: 'water' needs background.water_um above 0 to start from")
+    value = edge.reshape(1)
+    return block(
+        "water", ("water",), "µm", positive(value), lambda m, v: put_background(m, water=v[0]), value, 0.0, 1e5
     )
 
 
@@ -284,13 +199,19 @@ CATALOGUE: dict[str, Maker] = {
     "cells": cells,
     "mosaic": mosaic,
     "b_factor": b_factor,
-    "wavelength": wavelength,
-    "distance": distance,
-    "beam_center": beam_center,
-    "detector_rotations": detector_rotations,
-    "detector_rotations.x": lambda start: detector_rotations(start, (0,)),
-    "detector_rotations.y": lambda start: detector_rotations(start, (1,)),
-    "detector_rotations.z": lambda start: detector_rotations(start, (2,)),
-    "twotheta": twotheta,
+    "wavelength": instrument.wavelength,
+    "distance": instrument.distance,
+    "beam_center": instrument.beam_center,
+    "detector_rotations": instrument.detector_rotations,
+    "detector_rotations.x": lambda start: instrument.detector_rotations(start, (0,)),
+    "detector_rotations.y": lambda start: instrument.detector_rotations(start, (1,)),
+    "detector_rotations.z": lambda start: instrument.detector_rotations(start, (2,)),
+    "twotheta": instrument.twotheta,
+    "polarization": instrument.polarization,
+    "divergence": instrument.divergence,
+    "dispersion": instrument.dispersion,
+    "thickness": instrument.thickness,
+    "attenuation": instrument.attenuation,
     "background": background,
+    "water": water,
 }

@@ -18,7 +18,7 @@ from torch._C import _functorch as functorch
 from torch.autograd import forward_ad
 
 from refine.physics.interference import Steps, interference
-from refine.physics.interpolation import tricubic, tricubic_slopes
+from refine.physics.interpolation import interpolated_intensity, interpolated_intensity_slopes
 from refine.physics.mosaic import step_rotation_rates, step_rotations
 from refine.physics.shapes import SHAPES
 from refine.physics.structure_factor import nearest_intensity
@@ -161,9 +161,9 @@ def _sum_tile(
         weight = _weight(indices, nearest, box, precision)
         slopes = by_delta * (2 * weight * lattice)  # G (3, M, Q)
     else:
-        f, by_index = (part.to(precision) for part in tricubic_slopes(indices, box.amplitude, box.lowest))
-        weight, both = f * f, 2 * f * lattice
-        slopes = both * (f * by_delta + lattice * by_index)
+        found = interpolated_intensity_slopes(indices, box.intensity, box.amplitude, box.lowest)
+        weight, by_index = (part.to(precision) for part in found)
+        slopes = by_delta * (2 * weight * lattice) + by_index * lattice**2
     none = q.new_zeros(0, q.shape[1])
     return Moments(
         (weight * lattice**2).sum(0),
@@ -178,7 +178,7 @@ def _weight(indices: Tensor, nearest: Tensor, box: Box, precision: torch.dtype) 
     """|F|^2 (M, Q)."""
     if box.amplitude is None:
         return nearest_intensity(nearest, box.intensity, box.lowest).to(precision)
-    return tricubic(indices, box.amplitude, box.lowest).to(precision) ** 2
+    return interpolated_intensity(indices, box.intensity, box.amplitude, box.lowest).to(precision)
 
 
 def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from refine.physics.interpolation import tricubic
+from refine.physics.interpolation import interpolated_intensity
 from refine.physics.mosaic import step_rotations
 from refine.physics.shapes import SHAPES
 from refine.physics.structure_factor import nearest_intensity
@@ -20,7 +20,7 @@ class Steps:
 
     axes, fractions: (D, 3), (D,) mosaic domains; spindle: (3,) unit vector; phi_steps: K;
     intensity, lowest: the |F|^2 box of `nearest_intensity`; shape: a key of SHAPES;
-    amplitude: the same box of F, where F is interpolated between the reflections (`tricubic`).
+    amplitude: the same box of F, where F is interpolated (`interpolated_intensity`).
     """
 
     axes: Tensor
@@ -46,8 +46,10 @@ def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: 
     nearest = indices.round()
     lattice = SHAPES[steps.shape].smooth(indices - nearest, cells[:, None, None])
     if steps.amplitude is None:
-        return (nearest_intensity(nearest, steps.intensity, steps.lowest) * lattice**2).mean(0)
-    return ((tricubic(indices, steps.amplitude, steps.lowest) * lattice) ** 2).mean(0)
+        weight = nearest_intensity(nearest, steps.intensity, steps.lowest)
+    else:
+        weight = interpolated_intensity(indices, steps.intensity, steps.amplitude, steps.lowest)
+    return (weight * lattice**2).mean(0)
 
 
 def step_indices(scattering: Tensor, real_space: Tensor, angles: Tensor, steps: Steps) -> Tensor:

@@ -5,10 +5,43 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from refine.physics.structure_factor import nearest_intensity
+
 STENCIL = 4
 
 Weights = tuple[Tensor, Tensor, Tensor, Tensor]
 Node = Callable[[int, int, int], Tensor]
+
+
+def interpolated_intensity(indices: Tensor, intensity: Tensor, amplitude: Tensor, lowest: Tensor) -> Tensor:
+    """|F|^2 (...) at fractional Miller indices (3, ...): F by `tricubic` where the list reaches all around its stencil,
+    that of the nearest reflection elsewhere.
+
+    Args:
+        intensity, amplitude: (H, K, L) |F|^2 and F of one dense box, the list with a layer around it that holds the
+            value for everything outside.
+        lowest: (3,) the indices of the box's first entry.
+    """
+    nearest = nearest_intensity(indices.round(), intensity, lowest)
+    return torch.where(_within(indices, amplitude, lowest), tricubic(indices, amplitude, lowest) ** 2, nearest)
+
+
+def interpolated_intensity_slopes(
+    indices: Tensor, intensity: Tensor, amplitude: Tensor, lowest: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`interpolated_intensity` (...) and its derivatives (3, ...) by h, k, l, by hand."""
+    within = _within(indices, amplitude, lowest)
+    f, by_index = tricubic_slopes(indices, amplitude, lowest)
+    value = torch.where(within, f * f, nearest_intensity(indices.round(), intensity, lowest))
+    return value, torch.where(within, 2 * f * by_index, 0.0)
+
+
+def _within(indices: Tensor, box: Tensor, lowest: Tensor) -> Tensor:
+    """Where (...) the list inside the box reaches two reflections below and above, as nanoBragg.c asks for."""
+    sizes = torch.tensor(box.shape).to(lowest)
+    shape = (3, *[1] * (indices.dim() - 1))
+    offset = indices - lowest.reshape(shape)
+    return ((offset >= STENCIL - 1) & (offset <= sizes.reshape(shape) - STENCIL)).all(0)
 
 
 def lagrange_weights(t: Tensor) -> Weights:

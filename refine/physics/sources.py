@@ -8,6 +8,7 @@ from torch import Tensor
 from refine.physics.rotation import axis_rotation
 
 ROUND = 1.1  # squared radius, in half ranges, up to which a direction belongs to a round beam; as in nanoBragg.c
+RADIAN_PER_MRAD, PER_PERCENT = 1e-3, 1e-2
 
 
 class Sources(NamedTuple):
@@ -19,53 +20,56 @@ class Sources(NamedTuple):
     weights: Tensor
 
 
+class Spread(NamedTuple):
+    """Rays in A directions, each of C colours.
+
+    divergence: (2,) full horizontal and vertical widths, mrad. tilts: (A, 2) horizontal and vertical, in these widths.
+    dispersion: () full width of the spectrum over its mean, %. colours: (C,) in that width.
+    ratios: (C,) wavelengths over the beam's, before dispersion. weights: (C,) of the colours, whose sum is 1.
+    """
+
+    divergence: Tensor
+    tilts: Tensor
+    dispersion: Tensor
+    colours: Tensor
+    ratios: Tensor
+    weights: Tensor
+
+
 def single_source(direction: Tensor) -> Sources:
     """One ray along a unit vector (3,)."""
     one = direction.new_ones(1)
     return Sources(direction[None], one, one)
 
 
-def spread_sources(
-    direction: Tensor,
-    polarization_axis: Tensor,
-    ranges: tuple[float, float],
-    steps: tuple[int, int],
-    dispersion: float,
-    colours: int,
-) -> Sources:
-    """Rays on a regular grid of directions, clipped to an ellipse where both ranges are above 0, times colours.
+def spread_sources(direction: Tensor, polarization_axis: Tensor, spread: Spread) -> Sources:
+    """The rays of a spread beam about a unit vector (3,); its horizontal spread is along the electric vector (3,).
 
-    Args:
-        direction, polarization_axis: (3,) unit vectors; the horizontal spread is along the latter.
-        ranges: full horizontal and vertical divergence in radians; `steps` directions along each of them that is
-            above 0, both ends included.
-        dispersion: full width of the spectrum over its mean; `colours` wavelengths, both ends included.
+    A ray is turned by its vertical tilt about the electric vector, then by its horizontal one about the magnetic.
     """
-    vertical = torch.linalg.cross(direction, polarization_axis)
-    sides = [_ends(*side) for side in zip(ranges, steps, strict=True)]
-    grid = [(h, v) for h in sides[0] for v in sides[1] if _inside((h, v), ranges, steps)]
-    turned = []
-    for h, v in grid:
-        across = axis_rotation(polarization_axis, direction.new_tensor(v))
-        turned.append(axis_rotation(vertical, direction.new_tensor(h)) @ across @ direction)
-    ratios = direction.new_tensor(_ends(dispersion, colours)) + 1
-    directions = torch.stack(turned).repeat_interleave(len(ratios), 0)
-    count = len(directions)
-    return Sources(directions, ratios.repeat(len(turned)), direction.new_full((count,), 1 / count))
+    magnetic = torch.linalg.cross(direction, polarization_axis)
+    magnetic = magnetic / torch.linalg.vector_norm(magnetic)
+    horizontal, vertical = (spread.tilts * spread.divergence * RADIAN_PER_MRAD).unbind(1)
+    across = axis_rotation(polarization_axis.expand(len(vertical), 3), vertical) @ direction
+    directions = (axis_rotation(magnetic.expand(len(horizontal), 3), horizontal) @ across[:, :, None])[..., 0]
+    ratios = spread.ratios * (1 + spread.dispersion * PER_PERCENT * spread.colours)
+    rays, colours = len(directions), len(ratios)
+    return Sources(directions.repeat_interleave(colours, 0), ratios.repeat(rays), spread.weights.repeat(rays) / rays)
 
 
-def _ends(width: float, steps: int) -> list[float]:
-    """Values from -width/2 to width/2; 0 alone without a width."""
-    return torch.linspace(-width / 2, width / 2, steps, dtype=torch.float64).tolist() if width > 0 else [0.0]
+def even_steps(steps: int) -> Tensor:
+    """Places (steps,) from -1/2 to 1/2, both ends included; 0 for one step."""
+    return torch.linspace(-0.5, 0.5, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
 
 
-def _inside(angles: tuple[float, float], ranges: tuple[float, float], steps: tuple[int, int]) -> bool:
-    """Whether a direction belongs to a round beam. An even number of steps has none in the middle: its innermost pair
-    counts as the middle."""
-    if min(ranges) <= 0:
-        return True
-    square = 0.0
-    for angle, width, count in zip(angles, ranges, steps, strict=True):
-        innermost = 0.0 if count % 2 else 1 / (count - 1)
-        square += (2 * angle / width) ** 2 - innermost**2
-    return square <= ROUND
+def tilt_grid(steps: tuple[int, int], rounded: bool = True) -> Tensor:
+    """Tilts (A, 2) of `Spread`: a grid of horizontal times vertical steps, cut to an ellipse where it is `rounded` and
+    has more than one step along both.
+
+    An even number of steps has none in the middle: its innermost pair counts as the middle.
+    """
+    grid = torch.cartesian_prod(even_steps(steps[0]), even_steps(steps[1]))
+    if not rounded or min(steps) < 2:
+        return grid
+    innermost = torch.tensor([0.0 if count % 2 else 1 / (count - 1) for count in steps], dtype=torch.float64)
+    return grid[((2 * grid) ** 2 - innermost**2).sum(1) <= ROUND]

@@ -17,10 +17,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from refine.model.forward import Interference, expected_photons, miller_indices
+from refine.model.forward import Interference, expected_photons
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
 from refine.physics.fused import fused_interference
+from refine.problem.jumps import choose_pixels, pieces
 
 Image = Callable[[Tensor], Tensor]  # z (n,) -> expected photons (P,)
 
@@ -31,7 +32,6 @@ SECOND_SLOPE, SECOND_SLOPE_OFF = 3.0, 0.15
 LEAST_COLUMN = 1e-7  # of the largest column, z being scaled so that a unit of any coordinate shows: less is no effect
 LARGEST_CHANGE = 0.1  # of the pixels' photons over the largest step of a Taylor series
 STEPS = (4, 5, 6)  # halvings of that step at which the order of a remainder is taken
-JUMP_MARGIN = 0.02  # distance in Miller indices that a chosen pixel keeps from half-way between reflections
 LEAST_CHANGE = 0.01  # of a pixel's photons, a derivative that torch's differences still resolve: on a peak it is less
 FEW_PIXELS = 6  # for torch's own checks, which go entry by entry
 NOISE = 1e-12  # a remainder below this part of the photons is rounding
@@ -176,36 +176,6 @@ def directions(space: ParameterSpace) -> list[Direction]:
     return found
 
 
-def choose_pixels(
-    space: ParameterSpace, candidates: Pixels, interference: Interference = fused_interference, most: int = 24
-) -> Pixels:
-    """Pixels in which a wrong derivative would show and no jump is near: the brightest, those where an axis of a step
-    is closest to a whole index (there the axis factor's slope is a series of its own), and some at random."""
-    model = space.to_model(space.zero())
-    with torch.no_grad():
-        photons = expected_photons(*model, candidates, interference) - model.experiment.background.photons(candidates)
-        indices = miller_indices(*model, candidates)
-    delta = (indices - indices.round()).abs()
-    safe = (delta.amax((0, 1, 2)) < 0.5 - JUMP_MARGIN) & (photons > 0)
-    centred = (delta * model.crystal.cells[:, None, None, None]).amin((1, 2))  # (3, P)
-    weak = photons < 1e-6 * photons.max()
-    generator = torch.Generator().manual_seed(0)
-    shuffled = torch.rand(len(candidates), generator=generator).to(photons)
-    picks = [
-        *_first(-photons, safe, most // 3),
-        *(place for axis in centred for place in _first(axis, safe & ~weak, most // 8)),
-        *_first(shuffled, safe & ~weak, most // 4),
-    ]
-    places = torch.tensor(sorted(set(picks))[:most], dtype=torch.long, device=photons.device)
-    return Pixels(candidates.slow[places], candidates.fast[places])
-
-
-def _first(keys: Tensor, allowed: Tensor, count: int) -> list[int]:
-    """Places of the smallest keys among the allowed ones."""
-    order = torch.argsort(torch.where(allowed, keys, torch.inf))[:count]
-    return [int(k) for k in order if bool(allowed[k])]
-
-
 def _meaningless(model: ModelImage) -> Iterator[str]:
     """Why a check on these pixels would prove nothing."""
     zero, pixels = model.space.zero(), model.pixels
@@ -283,12 +253,10 @@ def _reach(model: ModelImage, along: Tensor, photons: Tensor, slope: Tensor) -> 
 
 
 def _crosses_jump(model: ModelImage, along: Tensor, reach: float) -> str | None:
-    """Whether the nearest reflection of a step changes within `reach`, the largest step taken."""
+    """Whether the nearest reflection of a step changes within `reach`, the largest step taken, or what else jumps."""
     with torch.no_grad():
-        low, here, high = (
-            miller_indices(*model.space.to_model(t * along), model.pixels).round() for t in (-reach, 0.0, reach)
-        )
-    crossing = int(((low != here) | (high != here)).any(2).any(1).any(0).sum())
+        low, here, high = (pieces(model.space.to_model(t * along), model.pixels) for t in (-reach, 0.0, reach))
+    crossing = int(((low != here) | (high != here)).any(0).sum())
     return f"{crossing} pixels cross a jump of the nearest reflection within the steps taken" if crossing else None
 
 

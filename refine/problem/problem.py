@@ -111,7 +111,7 @@ class ImageProblem:
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
         experiment = self.space.start.experiment
-        width = max(1, points // (experiment.detector.oversample**2 * len(experiment.beam.sources.weights)))
+        width = max(1, points // (experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)))
         for _, part in self.pixels.tiles(width):
             yield part, self.observation.photons[part.slow.long(), part.fast.long()]
 

@@ -23,7 +23,7 @@ from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
 from refine.physics.cell import cell_of_rows, real_space_vectors
 from refine.physics.rotation import axis_rotation, misset_rotation
-from refine.physics.sources import Sources, spread_sources
+from refine.physics.sources import Spread, even_steps, tilt_grid
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = (
@@ -70,11 +70,15 @@ def structure_factors(case: dict[str, Any]) -> StructureFactors:
     return StructureFactors.from_grid(torch.from_numpy(grid), tuple(int(i) for i in lowest), default)
 
 
-def sources(facts: dict[str, Any], beam: torch.Tensor, axis: torch.Tensor) -> Sources:
+def spread(facts: dict[str, Any]) -> Spread:
     """The case's rays, one where it has neither divergence nor dispersion."""
-    ranges = (facts.get("hdivrange_rad", 0.0), facts.get("vdivrange_rad", 0.0))
-    steps = (facts.get("hdivsteps", 1), facts.get("vdivsteps", 1))
-    return spread_sources(beam, axis, ranges, steps, facts.get("dispersion", 0.0), facts.get("dispsteps", 1))
+    widths = [1e3 * facts.get(f"{side}divrange_rad", 0.0) for side in "hv"]
+    steps = tuple(facts.get(f"{side}divsteps", 1) for side in "hv")
+    colours = even_steps(facts.get("dispsteps", 1))
+    same = torch.ones_like(colours)
+    return Spread(
+        f64(widths), tilt_grid(steps), f64(100 * facts.get("dispersion", 0.0)), colours, same, same / len(same)
+    )
 
 
 def build(name: str, corner_factors: bool = True) -> tuple[Crystal, Experiment]:
@@ -94,7 +98,7 @@ def build(name: str, corner_factors: bool = True) -> tuple[Crystal, Experiment]:
         f64(facts["fluence"]),
         f64(facts["kahn_polarization"]),
         vector["polar"],
-        sources(facts, vector["beam"], vector["polar"]),
+        spread(facts),
     )
     detector = Detector(
         (facts["spixels"], facts["fpixels"]),
@@ -109,7 +113,7 @@ def build(name: str, corner_factors: bool = True) -> tuple[Crystal, Experiment]:
         f64(facts["twotheta_axis"]),
         "beam",
         facts["oversample"],
-        corner_factors,
+        corner_factors=corner_factors,
     )
     scan = Scan(
         torch.rad2deg(f64(facts["phi0_rad"])),

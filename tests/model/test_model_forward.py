@@ -85,7 +85,7 @@ def test_scale_and_fluence_multiply_the_crystal_and_not_the_background() -> None
 def test_b_factor_damps_by_the_resolution() -> None:
     sample, instrument = crystal(cells=(1.0, 1.0, 1.0), shape="square"), experiment(size=SIZE)
     instrument = replace(instrument, background=Background.plane(f64(0.0, 0.0, 0.0), SIZE))
-    positions = instrument.detector.positions(Pixels.whole(SIZE, instrument.scale))[:, 0]
+    positions = instrument.detector.sites(Pixels.whole(SIZE, instrument.scale)).positions[:, 0]
     q = positions / torch.linalg.vector_norm(positions, dim=0) - instrument.beam.direction[:, None]
     ratio = expected_image(replace(sample, b_factor=f64(30.0)), instrument) / expected_image(sample, instrument)
     assert relative(ratio.flatten(), torch.exp(-15 * (q**2).sum(0))) < 1e-12
@@ -98,7 +98,7 @@ def test_polarization_none_is_no_correction() -> None:
     none, some = (
         expected_image(sample, replace(dark, beam=replace(dark.beam, polarization=kahn))) for kahn in (None, f64(0.0))
     )
-    positions = dark.detector.positions(Pixels.whole(SIZE, dark.scale))[:, 0]
+    positions = dark.detector.sites(Pixels.whole(SIZE, dark.scale)).positions[:, 0]
     forward = (positions / torch.linalg.vector_norm(positions, dim=0) * dark.beam.direction[:, None]).sum(0)
     assert relative(some.flatten(), none.flatten() * (1 + forward**2) / 2) < 1e-13
     assert relative(some, none) > 1e-4

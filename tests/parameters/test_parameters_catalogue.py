@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from builders import crystal, experiment, f64, largest, relative, rich_crystal, rich_experiment
+from builders import crystal, experiment, f64, full_experiment, largest, relative, rich_crystal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +26,7 @@ MISSET = f64(9.0, 18.0, 27.0)
 
 
 def start() -> Model:
-    return Model(rich_crystal(), rich_experiment(size=SIZE))
+    return Model(rich_crystal(), full_experiment(size=SIZE))
 
 
 def start_with_image() -> Model:
@@ -66,6 +66,12 @@ FOUND: dict[str, Callable[[Model], Tensor]] = {
     "detector_rotations.y": lambda m: m.experiment.detector.rotations[1:2],
     "detector_rotations.z": lambda m: m.experiment.detector.rotations[2:],
     "twotheta": lambda m: m.experiment.detector.twotheta.reshape(1),
+    "polarization": lambda m: m.experiment.beam.polarization.reshape(1),
+    "divergence": lambda m: m.experiment.beam.spread.divergence,
+    "dispersion": lambda m: m.experiment.beam.spread.dispersion.reshape(1),
+    "thickness": lambda m: m.experiment.detector.sensor.thickness.reshape(1),
+    "attenuation": lambda m: m.experiment.detector.sensor.attenuation_length.reshape(1),
+    "water": lambda m: m.experiment.background.water.reshape(1),
     "background": lambda m: m.experiment.background.coefficients[:1],
     "background of an image": lambda m: m.experiment.background.factor.reshape(1),
     "background plane": lambda m: m.experiment.background.coefficients,
@@ -196,7 +202,7 @@ def test_unknown_space_group_is_refused() -> None:
 
 
 def test_limits_are_honoured() -> None:
-    space = ParameterSpace.of(rich_crystal(), rich_experiment(size=SIZE), free=NAMES[:9])
+    space = ParameterSpace.of(rich_crystal(), full_experiment(size=SIZE), free=NAMES[:9])
     assert space.admits(space.zero())
     assert not space.admits(space.zero().fill_(float("nan")))
     for name, values in {

@@ -91,13 +91,15 @@ def amplitude_by_hand(shape: str, delta: list[float], cells: list[float]) -> flo
 
 
 def intensity_by_hand(steps: Steps, h: list[float]) -> float:
-    """|F|^2 of the nearest reflection, or of the cubics through four along each axis, one axis after the other."""
+    """|F|^2 of the nearest reflection, or of the cubics through four along each axis, one axis after the other, where
+    the box, less its outermost layer, has them."""
     lows, sizes = steps.lowest.tolist(), steps.intensity.shape
 
     def place(index: list[int]) -> tuple[int, ...]:
         return tuple(min(max(i - int(low), 0), size - 1) for i, low, size in zip(index, lows, sizes, strict=True))
 
-    if steps.amplitude is None:
+    inside = all(low + 3 <= h_j <= low + size - 4 for h_j, low, size in zip(h, lows, sizes, strict=True))
+    if steps.amplitude is None or not inside:
         return float(steps.intensity[place([round(h_j) for h_j in h])])
 
     def along(axis: int, index: list[int]) -> float:

@@ -20,7 +20,6 @@ from refine.physics.interference import interference
 from refine.problem import derivatives
 from refine.problem.derivatives import (
     FIRST_ERROR,
-    JUMP_MARGIN,
     LARGEST_CHANGE,
     SECOND_ERROR,
     Direction,
@@ -28,9 +27,9 @@ from refine.problem.derivatives import (
     ModelImage,
     Row,
     check_derivatives,
-    choose_pixels,
     directions,
 )
+from refine.problem.jumps import JUMP_MARGIN, choose_pixels
 
 CUBIC = (40.0, 40.0, 40.0, 90.0, 90.0, 90.0)
 HEXAGONAL = (38.0, 38.0, 52.0, 90.0, 90.0, 120.0)

@@ -22,6 +22,8 @@ class Defects:
         polarisation of the first source and sub-pixel that `-dmin` leaves).
     capture_of_last_layer: otherwise the absorbed fraction is that of the first sub-pixel of the last layer, and
         multiplies the sum over all layers.
+    solid_angle_of_front: the pixels of a deeper layer are tilted against the ray as if the detector's plane were still
+        that of the sensor's front.
     water_rescaled: the background of `-water`, complete in itself, is multiplied by r_e^2 fluence once more and
         divided by the number of steps; it also gets the pixel's solid angle, polarisation and absorption.
     source_weights_ignored: sources count equally, whatever weight the source file gives them.
@@ -41,6 +43,7 @@ class Defects:
     oversampled_polarization_overrides: bool = True
     factors_of_first_subpixel: bool = True
     capture_of_last_layer: bool = True
+    solid_angle_of_front: bool = True
     water_rescaled: bool = True
     source_weights_ignored: bool = True
     interpolation_stops: bool = True

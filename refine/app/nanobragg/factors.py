@@ -80,8 +80,10 @@ def new_layer(factors: Factors, settings: Settings, rule: Rules) -> Factors:
 def new_subpixel(factors: Factors, settings: Settings, rule: Rules, layer: int, ray: Tensor, path: Tensor) -> Factors:
     """At a sub-pixel in direction `ray` (3, P), `path` (P,) mm away."""
     panel = settings.detector
-    close, pixel = (torch.tensor(number, dtype=torch.float64) for number in (panel.close_distance, panel.pixel_size))
-    omega = (1000.0 / path) ** 2 if panel.point_pixel else solid_angle(path, close, pixel)
+    pixel = torch.tensor(panel.pixel_size, dtype=torch.float64)
+    deeper = 0.0 if settings.defects.solid_angle_of_front else layer * panel.layer_thickness
+    plane = torch.tensor(panel.close_distance + deeper, dtype=torch.float64)
+    omega = (1000.0 / path) ** 2 if panel.point_pixel else solid_angle(path, plane, pixel)
     factors = factors._replace(omega=_taken("omega", factors.omega, omega, rule))
     if not panel.sensor_thickness:
         return factors

@@ -53,7 +53,8 @@ class BeamSettings:
     """The incident beam.
 
     direction: unit vector the photons travel along; polarization: of the electric vector; vertical: their product.
-    wavelength: Å, the central one. sources: every direction and wavelength of the sum.
+    wavelength: Å, the central one. sources: every direction and wavelength of the sum; source_file: where they are
+    listed, or None.
     dispersion: full width as a fraction of the wavelength; hdiv_range, vdiv_range: full divergences in mrad; with
     their steps, and whether directions are cut to an ellipse. Without effect where a source file was given.
     kahn: Kahn factor; polarized: whether the factor is applied.
@@ -64,6 +65,7 @@ class BeamSettings:
     polarization: Vector
     vertical: Vector
     wavelength: float
+    source_file: Path | None
     sources: tuple[Source, ...]
     dispersion: float
     dispersion_steps: int

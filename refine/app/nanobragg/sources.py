@@ -29,6 +29,7 @@ def beam(given: Given, lab: Frame, directory: Path) -> BeamSettings:
         polarization=lab.polarization,
         vertical=across,
         wavelength=given.wavelength * _ANGSTROM,
+        source_file=None if given.source_file is None else directory / given.source_file,
         sources=_from_file(given, lab.beam, directory) or _from_ranges(given, lab, across),
         dispersion=bands.span,
         dispersion_steps=bands.steps,

@@ -95,6 +95,7 @@ SWITCHED = {
     "oversampled_polarization_overrides": f"{PLAIN} -oversample 1 -oversample_polar -nopolar",
     "factors_of_first_subpixel": f"{PLAIN} -oversample 3",
     "capture_of_last_layer": f"{PLAIN} -detector_abs 300 -detector_thick 400 -thicksteps 3 -oversample 1",
+    "solid_angle_of_front": f"{PLAIN} -detector_abs 300 -detector_thick 400 -thicksteps 3 -oversample_omega",
     "water_rescaled": f"{PLAIN} -water 5 -oversample 2",
     "source_weights_ignored": f"{PLAIN} -sourcefile sources.txt -oversample 1",
     "interpolation_stops": f"{CELL} -N 3 -hkl some.hkl -interpolate {SMALL} -oversample 1",

@@ -1,0 +1,120 @@
+"""From a configuration to beam, detector and scan."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from refine.app.config import Config
+from refine.app.config_instrument import MOST_SUBPIXELS, Thickness
+from refine.errors import InputError
+from refine.io.beams import read_source_list, read_spectrum
+from refine.model.beam import Beam
+from refine.model.conventions import CONVENTIONS, Convention
+from refine.model.crystal import Crystal
+from refine.model.detector import Detector, Sensor
+from refine.model.scan import Scan
+from refine.physics.sources import Sources, Spread, even_steps, tilt_grid
+
+FRINGES = 3.0  # sub-pixels per fringe of the crystal's largest edge, nanoBragg.c's recommendation
+_DETECTOR_AXES = {"fast": "fast", "slow": "slow", "beam": "beam", "twotheta_axis": "twotheta"}
+
+
+def lab_axes(config: Config) -> Convention:
+    """The convention with the axes given instead of its own."""
+    return CONVENTIONS[config.detector.convention].with_axes(config.detector.axes.given)
+
+
+def build_beam(config: Config, like: Tensor) -> Beam:
+    """The incident beam. Raises InputError for a spectrum or source list that cannot be used."""
+    axes, beam = lab_axes(config), config.beam
+    kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
+    direction, electric = like.new_tensor(axes.beam), like.new_tensor(axes.polarization)
+    one = Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, electric)
+    return replace(one, spread=_rays(config, like) if beam.sources else _spread(config, like))
+
+
+def _spread(config: Config, like: Tensor) -> Spread | None:
+    """A divergent or polychromatic beam, None for one ray."""
+    beam = config.beam
+    divergence, dispersion = beam.divergence, beam.dispersion
+    if max(divergence.widths_mrad) == 0 and dispersion.percent == 0 and beam.spectrum is None:
+        return None
+    colours = even_steps(dispersion.steps if dispersion.percent > 0 else 1).to(like)
+    ratios = weights = torch.ones_like(colours)
+    if beam.spectrum is not None:
+        wavelengths, weights = (torch.from_numpy(column).to(like) for column in read_spectrum(beam.spectrum))
+        ratios, colours = wavelengths / beam.wavelength, torch.zeros_like(wavelengths)
+    return Spread(
+        divergence=like.new_tensor(divergence.widths_mrad),
+        tilts=tilt_grid(divergence.counts, divergence.round).to(like),
+        dispersion=like.new_tensor(dispersion.percent),
+        colours=colours,
+        ratios=ratios,
+        weights=weights / weights.sum(),
+    )
+
+
+def _rays(config: Config, like: Tensor) -> Sources:
+    """The rays of a source list, one by one."""
+    beam = config.beam
+    assert beam.sources is not None
+    towards, weights, wavelengths = (
+        torch.from_numpy(part).to(like) for part in read_source_list(beam.sources, beam.wavelength)
+    )
+    return Sources(-towards, wavelengths / beam.wavelength, weights / weights.sum())
+
+
+def build_detector(config: Config, crystal: Crystal) -> Detector:
+    """The detector at the start; how finely `auto` oversamples follows from the crystal's size. Raises InputError."""
+    given, axes, like = config.detector, lab_axes(config), crystal.cell
+    turned = given.rotations
+    vectors = {ours: like.new_tensor(getattr(axes, theirs)) for ours, theirs in _DETECTOR_AXES.items()}
+    return Detector(
+        size=given.size,
+        pixel_size=like.new_tensor(given.pixel_size),
+        distance=like.new_tensor(given.distance),
+        beam_center=like.new_tensor(given.beam_center_px),
+        rotations=like.new_tensor((turned.x, turned.y, turned.z)),
+        twotheta=like.new_tensor(turned.twotheta),
+        fast=vectors["fast"],
+        slow=vectors["slow"],
+        beam=vectors["beam"],
+        twotheta_axis=vectors["twotheta_axis"],
+        pivot=given.pivot,
+        oversample=_resolving(config, crystal) if given.oversample == "auto" else given.oversample,
+        sensor=_sensor(given.thickness, "layers_beyond_sensor" in config.compatibility, like),
+        curved=given.curved,
+        point_pixel=given.point_pixel,
+        corner_factors="corner_factors" in config.compatibility,
+    )
+
+
+def _resolving(config: Config, crystal: Crystal) -> int:
+    """Sub-pixels a pixel edge that resolve the crystal's fringes (nanoBragg.c's recommendation)."""
+    largest = float((crystal.cell[:3] * crystal.cells).max())
+    fringe = config.beam.wavelength * config.detector.distance / largest
+    found = max(1, int(torch.ceil(torch.tensor(FRINGES * config.detector.pixel_size / fringe))))
+    if found > MOST_SUBPIXELS:
+        raise InputError(
+            f"key 'detector.oversample': auto asks for {found} sub-pixels to resolve the fringes of a crystal of"
+            f" {largest:.0f} Å; accepted: a whole number from 1 to {MOST_SUBPIXELS}"
+        )
+    return found
+
+
+def _sensor(given: Thickness, beyond: bool, like: Tensor) -> Sensor | None:
+    """The absorbing layers; `beyond` the sensor, as nanoBragg.c has them: n of thickness / (n - 1), 2 at least."""
+    if given.um == 0:
+        return None
+    layers, thickness = given.steps, given.um
+    if beyond:
+        layers = max(2, layers)
+        thickness *= layers / (layers - 1)
+    return Sensor(like.new_tensor(thickness), like.new_tensor(given.attenuation_um), layers)
+
+
+def build_scan(config: Config, like: Tensor) -> Scan:
+    """The crystal's rotation during the exposure."""
+    scan, axis = config.crystal.scan, lab_axes(config).spindle
+    return Scan(like.new_tensor(scan.phi0), like.new_tensor(scan.osc), scan.steps, like.new_tensor(axis))

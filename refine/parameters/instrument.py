@@ -1,0 +1,166 @@
+"""Parameters of beam and detector; each maker takes the starting model and returns the `Parameter`."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from refine.errors import InputError
+from refine.model.detector import Sensor
+from refine.parameters.blocks import block, put_beam, put_detector
+from refine.parameters.parameter import Model, Parameter
+from refine.parameters.transforms import positive, shifted
+from refine.physics.sources import Spread
+
+
+def wavelength(start: Model) -> Parameter:
+    """The beam's wavelength; z is its logarithm in tenths of a percent."""
+    value = start.experiment.beam.wavelength.reshape(1)
+    return block(
+        "wavelength",
+        ("wavelength",),
+        "Å",
+        positive(value, 1e-3),
+        lambda m, v: put_beam(m, wavelength=v[0]),
+        value,
+        0.8 * float(value),
+        1.2 * float(value),
+    )
+
+
+def distance(start: Model) -> Parameter:
+    """Sample to beam spot; z is its logarithm in tenths of a percent."""
+    value = start.experiment.detector.distance.reshape(1)
+    return block(
+        "distance",
+        ("distance",),
+        "mm",
+        positive(value, 1e-3),
+        lambda m, v: put_detector(m, distance=v[0]),
+        value,
+        0.8 * float(value),
+        1.25 * float(value),
+    )
+
+
+def beam_center(start: Model) -> Parameter:
+    """Where the direct beam hits, fast and slow; a unit of z is a tenth of a pixel."""
+    value = start.experiment.detector.beam_center
+    return block(
+        "beam_center",
+        ("beam_center_fast", "beam_center_slow"),
+        "pixels",
+        shifted(value, 0.1),
+        lambda m, v: put_detector(m, beam_center=v),
+        value,
+    )
+
+
+def detector_rotations(start: Model, axes: tuple[int, ...] = (0, 1, 2)) -> Parameter:
+    """Detector rotations about lab x, y, z, or some of them; a unit of z is 0.1 degrees."""
+    value = start.experiment.detector.rotations[list(axes)]
+
+    def put(model: Model, v: Tensor) -> Model:
+        before = model.experiment.detector.rotations
+        return put_detector(model, rotations=before.index_put((torch.tensor(axes, device=v.device),), v))
+
+    labels = tuple(f"detector_rotation_{'xyz'[axis]}" for axis in axes)
+    name = "detector_rotations" if len(axes) == 3 else f"detector_rotations.{'xyz'[axes[0]]}"
+    return block(name, labels, "degrees", shifted(value, 0.1), put, value, -180.0, 180.0)
+
+
+def twotheta(start: Model) -> Parameter:
+    """The detector's two-theta; a unit of z is 0.1 degrees."""
+    value = start.experiment.detector.twotheta.reshape(1)
+    return block(
+        "twotheta",
+        ("twotheta",),
+        "degrees",
+        shifted(value, 0.1),
+        lambda m, v: put_detector(m, twotheta=v[0]),
+        value,
+        -180.0,
+        180.0,
+    )
+
+
+def polarization(start: Model) -> Parameter:
+    """The beam's Kahn factor; a unit of z is 0.01."""
+    kahn = start.experiment.beam.polarization
+    if kahn is None:
+        raise InputError("refinement.free: 'polarization' needs beam.polarization, a number from -1 to 1, not null")
+    value = kahn.reshape(1)
+    return block(
+        "polarization",
+        ("polarization",),
+        "",
+        shifted(value, 0.01),
+        lambda m, v: put_beam(m, polarization=v[0]),
+        value,
+        -1.0,
+        1.0,
+    )
+
+
+def divergence(start: Model) -> Parameter:
+    """The full divergences that the start has, horizontal and vertical; positive."""
+    spread = _spread(start, "divergence", "beam.divergence above 0")
+    axes = [k for k in (0, 1) if float(spread.divergence[k]) > 0]
+    if not axes:
+        raise InputError("refinement.free: 'divergence' needs beam.divergence above 0 to start from")
+    value = spread.divergence[axes]
+
+    def put(model: Model, v: Tensor) -> Model:
+        moved = _spread(model, "divergence", "")
+        widths = moved.divergence.index_put((torch.tensor(axes, device=v.device),), v)
+        return put_beam(model, spread=moved._replace(divergence=widths))
+
+    labels = tuple(("divergence_horizontal", "divergence_vertical")[k] for k in axes)
+    return block("divergence", labels, "mrad", positive(value), put, value, 0.0, 100.0)
+
+
+def dispersion(start: Model) -> Parameter:
+    """The full width of the spectrum over its mean; positive."""
+    spread = _spread(start, "dispersion", "beam.dispersion above 0")
+    if not float(spread.dispersion) > 0:
+        raise InputError("refinement.free: 'dispersion' needs beam.dispersion.percent above 0 to start from")
+    value = spread.dispersion.reshape(1)
+
+    def put(model: Model, v: Tensor) -> Model:
+        return put_beam(model, spread=_spread(model, "dispersion", "")._replace(dispersion=v[0]))
+
+    return block("dispersion", ("dispersion",), "%", positive(value), put, value, 0.0, 100.0)
+
+
+def _spread(model: Model, name: str, needed: str) -> Spread:
+    spread = model.experiment.beam.spread
+    if not isinstance(spread, Spread):
+        raise InputError(f"refinement.free: {name!r} needs {needed} to start from")
+    return spread
+
+
+def thickness(start: Model) -> Parameter:
+    """The sensor's thickness; positive."""
+    value = _sensor(start, "thickness").thickness.reshape(1)
+
+    def put(model: Model, v: Tensor) -> Model:
+        return put_detector(model, sensor=replace(_sensor(model, "thickness"), thickness=v[0]))
+
+    return block("thickness", ("thickness",), "µm", positive(value), put, value, 0.0, 1e5)
+
+
+def attenuation(start: Model) -> Parameter:
+    """The depth in which the sensor absorbs all but 1/e; positive."""
+    value = _sensor(start, "attenuation").attenuation_length.reshape(1)
+
+    def put(model: Model, v: Tensor) -> Model:
+        return put_detector(model, sensor=replace(_sensor(model, "attenuation"), attenuation_length=v[0]))
+
+    return block("attenuation", ("attenuation",), "µm", positive(value), put, value, 0.0, 1e6)
+
+
+def _sensor(model: Model, name: str) -> Sensor:
+    sensor = model.experiment.detector.sensor
+    if sensor is None:
+        raise InputError(f"refinement.free: {name!r} needs detector.thickness.um above 0 to start from")
+    return sensor

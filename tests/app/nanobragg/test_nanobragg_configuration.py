@@ -1,0 +1,68 @@
+"""Command lines as configurations: `refine simulate` against `refine nanobragg` without defects, two programs of the
+same physics."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_nanobragg_golden import CASES, CORRECTED, folder, stored
+
+from refine.app.build import build_model
+from refine.app.load import dump_config, parse_config
+from refine.app.nanobragg.configuration import configuration
+from refine.app.nanobragg.defects import Defects
+from refine.app.nanobragg.image import simulate
+from refine.app.nanobragg.resolve import resolve
+from refine.app.simulate import model_image
+from refine.errors import InputError
+from refine.io.results import write_yaml
+
+__all__ = ["folder"]  # a fixture
+
+FUDGED = {"round_xtal", "tophat_spots"}
+TOLERANCE = 1e-6  # of the maximum; nanoBragg's images are float32
+COMPATIBILITY = {"oversample_thick": ["corner_factors", "layers_beyond_sensor"]}
+
+
+def without_fudge(arguments: list[str]) -> list[str]:
+    place = arguments.index("-fudge")
+    return [*arguments[:place], *arguments[place + 2 :]]
+
+
+def simulated(config: dict[str, Any], directory: Path) -> np.ndarray:
+    """By way of the file that a user would have."""
+    write_yaml(directory / "config.yaml", config)
+    loaded = parse_config((directory / "config.yaml").read_text(), "config.yaml", directory)
+    assert parse_config(dump_config(loaded), "again", directory) == loaded
+    return model_image(build_model(loaded))
+
+
+def deviation(found: np.ndarray, reference: np.ndarray) -> float:
+    assert reference.max() > 0
+    return float(np.abs(found - reference).max() / reference.max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_configuration_makes_the_same_image(name: str, folder: Path, tmp_path: Path) -> None:
+    arguments = without_fudge(CASES[name]["args"]) if name in FUDGED else CASES[name]["args"]
+    settings = resolve(arguments, folder, Defects.none())
+    reference = simulate(settings).values.astype(float)
+    if settings.detector.point_pixel:  # steradians, not 1/m^2
+        reference = reference * (settings.detector.pixel_size * 1e-3) ** 2
+    assert deviation(simulated(configuration(settings), tmp_path), reference) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", CORRECTED)
+def test_configuration_makes_the_corrected_image(name: str, folder: Path, tmp_path: Path) -> None:
+    as_it_stood = replace(Defects.none(), triclinic_c_star=True)  # the crystal is not what was corrected
+    config = configuration(resolve(CASES[name]["args"], folder, as_it_stood))
+    config["compatibility"] = COMPATIBILITY.get(name, [])
+    assert deviation(simulated(config, tmp_path), stored(name)["image_fixed"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", sorted(FUDGED))
+def test_what_a_configuration_cannot_say(name: str, folder: Path) -> None:
+    with pytest.raises(InputError, match="-fudge"):
+        configuration(resolve(CASES[name]["args"], folder, Defects.none()))
