@@ -78,10 +78,12 @@ def new_layer(factors: Factors, settings: Settings, rule: Rules) -> Factors:
 
 
 def new_subpixel(factors: Factors, settings: Settings, rule: Rules, layer: int, ray: Tensor, path: Tensor) -> Factors:
-    """At a sub-pixel in direction `ray` (3, P), `path` (P,) mm away."""
+    """At a sub-pixel in direction `ray` (3, P), `path` (P,) m away."""
     panel = settings.detector
-    close, pixel = (torch.tensor(number, dtype=torch.float64) for number in (panel.close_distance, panel.pixel_size))
-    omega = (1000.0 / path) ** 2 if panel.point_pixel else solid_angle(path, close, pixel)
+    close, pixel = (
+        torch.tensor(number, dtype=torch.float64) for number in (panel.place.close_distance, panel.place.pixel_size)
+    )
+    omega = 1.0 / path**2 if panel.point_pixel else solid_angle(path, close, pixel)
     factors = factors._replace(omega=_taken("omega", factors.omega, omega, rule))
     if not panel.sensor_thickness:
         return factors
