@@ -1,19 +1,21 @@
 """A list of structure factors as nanoBragg.c's fscanf reads it."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
-from refine.io.reading import guarded, read_content
+from refine.io.reading import read_content
 from refine.io.reflections import empty_grid
 
-_WHOLE = rb"\s*+([-+]?+\d++)"
-_REAL = rb"\s*+([-+]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?+\d++)?+)"
-_REFLECTION, _NUMBERS = re.compile(_WHOLE * 3 + _REAL), re.compile(_REAL * 4)
+_LARGEST_INDEX = 2**31 - 1
+_WHOLE = rb"\s*+[-+]?+\d++(?!\.)"
+_REAL = rb"\s*+[-+]?+(?:\d++\.?+\d*+|\.\d++)(?:[eE][-+]?+\d++)?+(?!\.)"
+_REFLECTIONS = re.compile(rb"(?:" + _WHOLE * 3 + _REAL + rb")*+")
+_FOURS = re.compile(rb"(?:" + _REAL * 4 + rb")*+")
+_RUN_TOGETHER = re.compile(rb"(?<=[\d.])(?=[-+])")
 
 
 def scanned_grid(path: Path, default: float) -> tuple[NDArray[np.float64], tuple[int, int, int], str]:
@@ -24,27 +26,25 @@ def scanned_grid(path: Path, default: float) -> tuple[NDArray[np.float64], tuple
     Raises InputError for a list without numbers, and for too large a box.
     """
     content = read_content(path)
-    listed = list(_scan(_REFLECTION, content, 0))
-    end = listed[-1].end() if listed else 0
-    further = list(_scan(_NUMBERS, content, end))
-    with guarded(path, "a list of h k l F"):
-        spanned = np.array([_cut(match) for match in [*listed, *further]], dtype=np.int64).reshape(-1, 3)
-    if not len(spanned):
+    listed, end = _numbers(_REFLECTIONS, content, 0)
+    further, _ = _numbers(_FOURS, content, end)
+    if not len(listed) + len(further):
         raise InputError(f"{path}: holds no reflection; accepted is a list of h k l F, without a title")
+    indices = np.concatenate([listed, further])[:, :3]
+    if np.abs(indices).max() > _LARGEST_INDEX:
+        raise InputError(f"{path}: holds an index beyond {_LARGEST_INDEX}; accepted is a list of h k l F")
+    spanned = indices.astype(np.int64)
     low = spanned.min(axis=0)
     grid = empty_grid(low, spanned.max(axis=0), default)
-    grid[tuple((spanned[: len(listed)] - low).T)] = [float(match[4]) for match in listed]
+    grid[tuple((spanned[: len(listed)] - low).T)] = listed[:, 3]
     return grid, (int(low[0]), int(low[1]), int(low[2])), _remark(path, content, end)
 
 
-def _scan(pattern: re.Pattern[bytes], content: bytes, place: int) -> Iterator[re.Match[bytes]]:
-    while match := pattern.match(content, place):
-        yield match
-        place = match.end()
-
-
-def _cut(match: re.Match[bytes]) -> list[int]:
-    return [int(word) if word.isdigit() else int(float(word)) for word in match.groups()[:3]]
+def _numbers(fours: re.Pattern[bytes], content: bytes, start: int) -> tuple[NDArray[np.float64], int]:
+    """The numbers (n, 4) that `fours` matches from `start` on, and where they end."""
+    match = fours.match(content, start)
+    assert match  # none at all is a match too
+    return np.fromstring(_RUN_TOGETHER.sub(b" ", match[0]), sep=" ").reshape(-1, 4), match.end()
 
 
 def _remark(path: Path, content: bytes, end: int) -> str:
