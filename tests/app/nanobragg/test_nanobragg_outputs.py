@@ -83,6 +83,7 @@ def test_a_written_image_sets_the_detector_again(written: Path) -> None:
     assert read.detector.size == first.detector.size
     assert read.detector.header_beam == pytest.approx(first.detector.header_beam, rel=1e-14)
     assert read.detector.close_distance == pytest.approx(first.detector.close_distance, rel=1e-13)
+    assert (read.scan.phi0, read.scan.osc) == pytest.approx((first.scan.phi0, first.scan.osc), rel=1e-14)
 
 
 def test_pgm_has_its_scale(written: Path) -> None:
