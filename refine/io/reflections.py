@@ -80,13 +80,7 @@ def to_grid(
     if len(hkl) == 0:
         raise InputError("the structure factor list is empty; give at least one reflection")
     low = hkl.min(axis=0)
-    size = [int(n) for n in hkl.max(axis=0) - low + 1]
-    if math.prod(size) > _LARGEST_GRID:
-        raise InputError(
-            f"structure factors span {size[0]} x {size[1]} x {size[2]} indices, accepted are {_LARGEST_GRID} in all; "
-            "cut the list to the resolution of the image, and look for stray indices"
-        )
-    grid = np.full(size, float(default))
+    grid = empty_grid(low, hkl.max(axis=0), default)
     place = tuple((hkl - low).T)
     grid[place] = amplitude
     clash = np.flatnonzero(grid[place] != amplitude)
@@ -97,6 +91,20 @@ def to_grid(
             "keep one of them"
         )
     return grid, (int(low[0]), int(low[1]), int(low[2]))
+
+
+def empty_grid(low: NDArray[np.int64], high: NDArray[np.int64], default: float) -> NDArray[np.float64]:
+    """A dense box over h, k, l from `low` (3,) to `high` (3,), all `default`.
+
+    Raises InputError for a box of more than 200 million entries.
+    """
+    size = [int(n) for n in high - low + 1]
+    if math.prod(size) > _LARGEST_GRID:
+        raise InputError(
+            f"structure factors span {size[0]} x {size[1]} x {size[2]} indices, accepted are {_LARGEST_GRID} in all; "
+            "cut the list to the resolution of the image, and look for stray indices"
+        )
+    return np.full(size, float(default))
 
 
 def expand_to_p1(

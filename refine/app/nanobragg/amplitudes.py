@@ -1,28 +1,35 @@
 """What a step contributes: the structure factor and the lattice amplitude at fractional Miller indices."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from refine.app.nanobragg.files import named
+from refine.app.nanobragg.scanned import scanned_grid
 from refine.app.nanobragg.settings import Settings, StructureFactorSettings
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.physics.interpolation import STENCIL, tricubic
 from refine.physics.lattice import GAUSS_WIDTH, gauss, square_value
-from refine.physics.round_lattice import ellipsoid
+from refine.physics.round_lattice import SPHERE_IN_CUBE, ellipsoid
 from refine.physics.shapes import TOPHAT_EDGE
 from refine.physics.structure_factor import nearest_intensity
 
 
 class StructureFactors(NamedTuple):
-    """F (H, K, L), `lowest` (3,) its first indices; padded and its `padded_lowest` with the default all around."""
+    """F (H, K, L), `lowest` (3,) its first indices; padded and its `padded_lowest` with the default all around.
+
+    note: a remark for the user, empty for none.
+    """
 
     amplitude: Tensor
     lowest: Tensor
     padded: Tensor
     padded_lowest: Tensor
+    note: str = ""
 
     @property
     def can_interpolate(self) -> bool:
@@ -47,25 +54,36 @@ class StructureFactors(NamedTuple):
         return found
 
 
-def structure_factors(settings: StructureFactorSettings) -> StructureFactors:
-    """The list as a box; of a reflection listed twice the later holds. Raises InputError."""
+def structure_factors(settings: StructureFactorSettings, by_scanf: bool) -> StructureFactors:
+    """The list as a box; of a reflection listed twice the later holds; `by_scanf` as nanoBragg.c reads it.
+
+    Raises InputError.
+    """
     if settings.hkl is None:
         one, zero = torch.full((1, 1, 1), settings.default, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         return StructureFactors(one, zero, one, zero)
+    note = ""
     with named("-hkl"):
-        read = read_structure_factors(settings.hkl)
-        _, last = np.unique(read.hkl[::-1], axis=0, return_index=True)
-        kept = len(read.hkl) - 1 - last
-        grid, lowest = to_grid(read.hkl[kept], read.amplitude[kept], settings.default)
+        if by_scanf:
+            grid, lowest, note = scanned_grid(settings.hkl, settings.default)
+        else:
+            grid, lowest = _whole_list(settings.hkl, settings.default)
     first = torch.tensor(lowest, dtype=torch.float64)
     padded = np.pad(grid, 1, constant_values=settings.default)
-    return StructureFactors(torch.from_numpy(grid), first, torch.from_numpy(padded), first - 1)
+    return StructureFactors(torch.from_numpy(grid), first, torch.from_numpy(padded), first - 1, note)
+
+
+def _whole_list(path: Path, default: float) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
+    read = read_structure_factors(path)
+    _, last = np.unique(read.hkl[::-1], axis=0, return_index=True)
+    kept = len(read.hkl) - 1 - last
+    return to_grid(read.hkl[kept], read.amplitude[kept], default)
 
 
 class Shape(NamedTuple):
     """The crystal's shape: N (3,), a*, b*, c* (3, 3) rows in 1/Å, the name, the fudge factor.
 
-    by_volume: the width of gauss and tophat as nanoBragg.c has it.
+    by_volume: the width of gauss and tophat as nanoBragg.c has it; cancels: so the peak of round.
     """
 
     cells: Tensor
@@ -73,13 +91,14 @@ class Shape(NamedTuple):
     name: str
     fudge: float
     by_volume: bool
+    cancels: bool
 
     def amplitude(self, delta: Tensor) -> Tensor:
         """The lattice amplitude (...) at distances (3, ...) from the nearest whole indices."""
         if self.name == "square":
             return self._square(delta)
         if self.name == "round":
-            return ellipsoid(delta, self.cells, self.fudge)
+            return self._cancelling_ellipsoid(delta) if self.cancels else ellipsoid(delta, self.cells, self.fudge)
         if self.name == "gauss" and not self.by_volume:
             cells = self.cells.reshape(3, *[1] * (delta.dim() - 1))
             return gauss(delta * self.fudge**0.5, cells).prod(0)
@@ -92,6 +111,12 @@ class Shape(NamedTuple):
             if cells > 1:
                 product *= square_value(along, cells)
         return product
+
+    def _cancelling_ellipsoid(self, delta: Tensor) -> Tensor:
+        reach = ((delta * self.cells.reshape(3, *[1] * (delta.dim() - 1))) ** 2).sum(0)
+        x = torch.pi * torch.sqrt(reach * self.fudge)
+        sphere = torch.where(x == 0, 1.0, 3.0 * (torch.sin(x) / x - torch.cos(x)) / (x * x))
+        return SPHERE_IN_CUBE * self.cells.prod() * sphere
 
     def _reach(self, delta: Tensor) -> Tensor:
         """The squared distance from the reflection, in units of the spot's width."""
@@ -110,4 +135,5 @@ def shape(settings: Settings) -> Shape:
         crystal.shape,
         crystal.fudge,
         settings.defects.spot_width_by_volume,
+        settings.defects.round_peak_cancels,
     )

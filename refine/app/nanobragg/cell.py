@@ -33,13 +33,10 @@ class Lattice(NamedTuple):
     volume: float
 
 
-def completed_cell(numbers: tuple[float, ...]) -> Cell:
+def completed_cell(given: Given) -> Cell:
     """The cell of `-cell`: lengths default to the first, angles to 90 degrees. Raises InputError."""
-    padded = (*numbers, *[0.0] * (6 - len(numbers)))
-    if padded[0] <= 0:
-        raise InputError("-cell: the first length is 0 Å; accepted is a b c alpha beta gamma (Å and degrees)")
-    lengths = (padded[0], padded[1] or padded[0], padded[2] or padded[0])
-    alpha, beta, gamma = (angle or math.pi / 2 for angle in padded[3:])
+    lengths = (given.cell_a, given.cell_b or given.cell_a, given.cell_c or given.cell_a)
+    alpha, beta, gamma = (angle or math.pi / 2 for angle in (given.cell_alpha, given.cell_beta, given.cell_gamma))
     half = (alpha + beta + gamma) / 2
     skew = math.sin(half) * math.sin(half - alpha) * math.sin(half - beta) * math.sin(half - gamma)
     if skew <= 0:
@@ -75,7 +72,7 @@ def default_reciprocal(cell: Cell, defects: Defects) -> Triple:
 
 def oriented_reciprocal(given: Given, directory: Path, defects: Defects, misset: Vector) -> tuple[Triple, Cell | None]:
     """a*, b*, c* in 1/Å after missetting by `misset` (radians), and the cell whose lengths they must have."""
-    cell = completed_cell(given.cell) if given.cell else None
+    cell = completed_cell(given) if given.cell_a else None
     if given.mat is not None:
         unrotated = _matrix_columns(directory / given.mat, given.wavelength)
     elif cell is not None:

@@ -35,6 +35,8 @@ def nanobragg(arguments: Sequence[str], directory: Path) -> int:
         _meter() if settings.output.progress and not printed else None,
         (lambda pixels, last: print("\n".join(pixel_lines(pixels, last, settings)))) if printed else None,
     )
+    if image.note:
+        print(f"refine: {image.note}", file=sys.stderr)
     found = statistics(image, settings)
     print("\n".join([*after(image, settings, found), *write(image, settings, found)]))
     return 0

@@ -33,6 +33,10 @@ class Defects:
         over the distance, which exchanges the image's axes and means something only where the beam is lab x.
     spot_width_by_volume: the width of `-gauss_xtal` and `-tophat_spots` is |dq| Na Nb Nc with |dq| in 1/Å, which is
         no length, not N times the lattice vector along each axis.
+    round_peak_cancels: the transform of `-round_xtal` is 3 (sin x / x - cos x) / x^2, which rounding makes 0 where x is
+        below 1e-8 but not 0: a ray nearly, not exactly, along the beam, or on a reflection, has no intensity.
+    list_read_by_scanf: `-hkl` is read as a stream of numbers, four to a reflection wherever the lines end. The first
+        word that is no number, and the first index with a decimal point, end it without a word.
     """
 
     triclinic_c_star: bool = True
@@ -49,6 +53,8 @@ class Defects:
     interpolation_stops: bool = True
     curved_in_mosflm_frame: bool = True
     spot_width_by_volume: bool = True
+    round_peak_cancels: bool = True
+    list_read_by_scanf: bool = True
 
     @classmethod
     def none(cls) -> "Defects":

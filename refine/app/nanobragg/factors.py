@@ -78,12 +78,14 @@ def new_layer(factors: Factors, settings: Settings, rule: Rules) -> Factors:
 
 
 def new_subpixel(factors: Factors, settings: Settings, rule: Rules, layer: int, ray: Tensor, path: Tensor) -> Factors:
-    """At a sub-pixel in direction `ray` (3, P), `path` (P,) mm away."""
+    """At a sub-pixel in direction `ray` (3, P), `path` (P,) m away."""
     panel = settings.detector
-    pixel = torch.tensor(panel.pixel_size, dtype=torch.float64)
-    deeper = 0.0 if settings.defects.solid_angle_of_front else layer * panel.layer_thickness
-    plane = torch.tensor(panel.close_distance + deeper, dtype=torch.float64)
-    omega = (1000.0 / path) ** 2 if panel.point_pixel else solid_angle(path, plane, pixel)
+    deeper = 0.0 if settings.defects.solid_angle_of_front else layer * panel.layer_thickness / 1000.0
+    plane, pixel = (
+        torch.tensor(number, dtype=torch.float64)
+        for number in (panel.place.close_distance + deeper, panel.place.pixel_size)
+    )
+    omega = 1.0 / path**2 if panel.point_pixel else solid_angle(path, plane, pixel)
     factors = factors._replace(omega=_taken("omega", factors.omega, omega, rule))
     if not panel.sensor_thickness:
         return factors

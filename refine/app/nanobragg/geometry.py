@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from refine.app.nanobragg.given import Given
 from refine.app.nanobragg.sampling import Steps
-from refine.app.nanobragg.settings import DetectorSettings
+from refine.app.nanobragg.settings import DetectorSettings, Place
 from refine.app.nanobragg.vectors import (
     Vector,
     combined,
@@ -58,18 +58,6 @@ class Centre:
     beam: tuple[float, float]
     close: tuple[float, float]
     pivot: str
-
-
-@dataclass(frozen=True)
-class Place:
-    """The detector in the lab, m: its origin and unit vectors, its distance along the beam and to its plane."""
-
-    origin: Vector
-    fast: Vector
-    slow: Vector
-    normal: Vector
-    distance: float
-    close_distance: float
 
 
 def frame(given: Given) -> Frame:
@@ -138,7 +126,7 @@ def placed(given: Given) -> Place:
     near = dot(origin, normal)
     if not near or not math.isfinite(near):
         raise InputError(f"the detector's plane is {near:g} m from the sample; give another -distance or other vectors")
-    return Place(origin, fast, slow, normal, near / ratio, near)
+    return Place(origin, fast, slow, normal, near / ratio, near, given.pixel_size)
 
 
 def detector(given: Given, place: Place, layers: Steps) -> DetectorSettings:
@@ -147,6 +135,7 @@ def detector(given: Given, place: Place, layers: Steps) -> DetectorSettings:
     close = (-dot(place.origin, place.fast), -dot(place.origin, place.slow))
     spot = difference(scaled(lab.beam, place.distance), place.origin)
     return DetectorSettings(
+        place=place,
         convention=given.convention,
         pivot=middle.pivot,
         size=(given.pixels_slow, given.pixels_fast),

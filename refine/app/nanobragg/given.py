@@ -12,14 +12,19 @@ RADIAN_IN_DEGREES = 180.0 * (1 / math.pi)
 class Given:
     """Options and image headers as read, in metres and radians; the defaults are those of nanoBragg.c.
 
-    None, and -1 for a number that cannot be negative, stand for 'not given'. `cell` has lengths in Å, and as many of
-    its six numbers as were given.
+    None, and -1 for a number that cannot be negative, stand for 'not given', as 0 does in the cell, whose lengths are
+    in Å.
     """
 
     n_a: int = 1
     n_b: int = 1
     n_c: int = 1
-    cell: tuple[float, ...] | None = None
+    cell_a: float = 0.0
+    cell_b: float = 0.0
+    cell_c: float = 0.0
+    cell_alpha: float = 0.0
+    cell_beta: float = 0.0
+    cell_gamma: float = 0.0
     mat: str | None = None
     misset: Vector = (0.0, 0.0, 0.0)
     misset_random: bool = False

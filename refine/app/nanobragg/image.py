@@ -27,7 +27,7 @@ Progress = Callable[[float], None]
 class Last(NamedTuple):
     """The last step of each of P pixels: what `-printout` shows.
 
-    position (3, P) mm, scattering (3, P) 1/Å, indices (3, P), amplitudes of cell and lattice (P,), the sum and the
+    position (3, P) m, scattering (3, P) 1/Å, indices (3, P), amplitudes of cell and lattice (P,), the sum and the
     pixel's photons (P,), factors (P,), the rows a, b, c (3, 3) in Å.
     """
 
@@ -44,11 +44,15 @@ class Last(NamedTuple):
 
 @dataclass(frozen=True)
 class Image:
-    """values: float32 (slow, fast) photons, 0 where not computed; solid_angle: summed over sub-pixels, layers."""
+    """values: float32 (slow, fast) photons, 0 where not computed; solid_angle: summed over sub-pixels, layers.
+
+    note: a remark on the list of structure factors, empty for none.
+    """
 
     values: NDArray[np.float32]
     computed: NDArray[np.bool_]
     solid_angle: float
+    note: str = ""
 
 
 class _Plan(NamedTuple):
@@ -87,7 +91,7 @@ def simulate(
             look(tile, found.last)
         if progress is not None:
             progress(done / pixels.shape[1])
-    return Image(values, computed, solid_angle)
+    return Image(values, computed, solid_angle, plan.listed.note)
 
 
 def region(settings: Settings) -> NDArray[np.bool_]:
@@ -114,7 +118,7 @@ def water_intensity(settings: Settings) -> float:
 
 
 def _plan(settings: Settings) -> _Plan:
-    listed = structure_factors(settings.structure_factors)
+    listed = structure_factors(settings.structure_factors, settings.defects.list_read_by_scanf)
     rule, water = f.rules(settings), water_intensity(settings)
     return _Plan(settings, rule, orientations(settings), shape(settings), listed, water)
 

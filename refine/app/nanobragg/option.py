@@ -140,11 +140,15 @@ def cell_count(following: Words) -> int:
 
 
 def cell_fields(words: Words, read: Reading) -> Fields:
-    """`-cell`: lengths in Å, angles in degrees."""
+    """`-cell`: lengths in Å, angles in degrees; what is left out stays as an earlier `-cell` has it."""
     numbers = [read.number(word) for word in words[:6]]
     if min(numbers) < 0:
         raise ValueError("a cell has no negative lengths or angles")
-    return {"cell": (*numbers[:3], *(DEGREES(angle) for angle in numbers[3:]))}
+    if not numbers[0]:
+        raise ValueError("the first length is 0 Å")
+    sides, angles = numbers[:3], [DEGREES(angle) for angle in numbers[3:]]
+    names = ("cell_a", "cell_b", "cell_c", "cell_alpha", "cell_beta", "cell_gamma")
+    return dict(zip(names, [*sides, *angles], strict=False))
 
 
 def misset_count(following: Words) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from refine.app.nanobragg.cell import Lattice, cell_parameters, lattice, oriented_reciprocal, random_misset
 from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.files import named
-from refine.app.nanobragg.geometry import Place, detector, frame, placed, sized
+from refine.app.nanobragg.geometry import detector, frame, placed, sized
 from refine.app.nanobragg.given import Given
 from refine.app.nanobragg.headers import inherit
 from refine.app.nanobragg.options import parse
@@ -16,6 +16,7 @@ from refine.app.nanobragg.sampling import mosaic, phi, recommended_oversample, s
 from refine.app.nanobragg.settings import (
     CrystalSettings,
     OutputSettings,
+    Place,
     SamplingSettings,
     ScanSettings,
     Settings,

@@ -83,9 +83,24 @@ class BeamSettings:
 
 
 @dataclass(frozen=True)
+class Place:
+    """The detector in the lab, m: its origin and unit vectors, its distance along the beam and to its plane, and the
+    pixel size; in nanoBragg.c's roundings, which decide whether a ray runs exactly along the beam."""
+
+    origin: Vector
+    fast: Vector
+    slow: Vector
+    normal: Vector
+    distance: float
+    close_distance: float
+    pixel_size: float
+
+
+@dataclass(frozen=True)
 class DetectorSettings:
     """The detector as it stands, after its rotations.
 
+    place: where, in m; the same as origin, fast, slow, normal, distance, close_distance and pixel_size.
     convention: mosflm, xds, adxv, denzo, dials or custom. pivot: beam or sample, what the rotations left in place.
     size: (slow, fast) pixels. extent: (slow, fast) mm, not always size times pixel_size. pixel_size: mm.
     origin: mm, outer corner of the first pixel. fast, slow, normal: unit vectors (normal: away from the sample).
@@ -99,6 +114,7 @@ class DetectorSettings:
     sensor_thickness: mm, 0 for none; layers of layer_thickness mm each. attenuation: 1/mm; None where not given.
     """
 
+    place: Place
     convention: str
     pivot: str
     size: tuple[int, int]

@@ -86,7 +86,10 @@ def _from_ranges(given: Given, lab: Frame, across: Vector) -> tuple[Source, ...]
 
 
 def _divergences(horizontal: Steps, vertical: Steps, rounded: bool) -> list[tuple[float, float]]:
-    """Angles in radians on a grid; cut to an ellipse where asked for and where both ranges are above 0."""
+    """Angles in radians on a grid; cut to an ellipse where asked for and where both ranges are above 0.
+
+    Raises InputError for too many, and for none.
+    """
     if horizontal.steps * vertical.steps > _MOST_SOURCES:
         raise InputError(f"the divergence asks for {horizontal.steps * vertical.steps} sources; give fewer steps")
     grid = [
@@ -96,7 +99,10 @@ def _divergences(horizontal: Steps, vertical: Steps, rounded: bool) -> list[tupl
     ]
     if not rounded or not horizontal.span or not vertical.span:
         return grid
-    return [(h, v) for h, v in grid if (_reduced_square(h, horizontal) + _reduced_square(v, vertical)) * 4.0 <= 1.1]
+    kept = [(h, v) for h, v in grid if (_reduced_square(h, horizontal) + _reduced_square(v, vertical)) * 4.0 <= 1.1]
+    if not kept:
+        raise InputError("the divergence's ellipse leaves no source; give -square_div, or other ranges and steps")
+    return kept
 
 
 def _reduced_square(angle: float, steps: Steps) -> float:

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from refine.app.nanobragg import factors as f
 from refine.app.nanobragg.orientations import Orientations
-from refine.app.nanobragg.settings import DetectorSettings, Settings
-from refine.app.nanobragg.vectors import Vector, combined
+from refine.app.nanobragg.settings import Place, Settings
+from refine.app.nanobragg.vectors import Vector, scaled
 from refine.physics.curved import curved_positions
-from refine.physics.rotation import axis_rotation
 from refine.physics.scattering import rays
 
 CHUNK = 1024  # steps over phi and domains that are computed together
@@ -21,7 +20,7 @@ CHUNK = 1024  # steps over phi and domains that are computed together
 class Passage(NamedTuple):
     """One source's light to one sub-pixel of one layer, for P pixels.
 
-    number: its place in the order. position (3, P) mm; scattering (3, P) 1/Å; within (P,) the resolution limit;
+    number: its place in the order. position (3, P) m; scattering (3, P) 1/Å; within (P,) the resolution limit;
     weight of the source, 1 on average; factors as they stand; opens: the first source of its sub-pixel.
     """
 
@@ -80,30 +79,40 @@ def source_weights(settings: Settings) -> list[float]:
 
 
 def positions(settings: Settings, pixels: Tensor, layer: int, sub: int) -> Tensor:
-    """Where (3, P), mm, the sub-pixel number `sub` (slow first) of a layer is."""
-    panel, oversample = settings.detector, settings.sampling.oversample
+    """Where (3, P), m, the sub-pixel number `sub` (slow first) of a layer is."""
+    place, oversample = settings.detector.place, settings.sampling.oversample
     within = torch.tensor(divmod(sub, oversample))[:, None]
-    edge = panel.pixel_size / oversample
+    edge = place.pixel_size / oversample
     slow, fast = edge * (pixels * oversample + within).double() + edge / 2.0
-    origin = combined(1.0, panel.origin, layer * panel.layer_thickness, panel.normal, 0.0, panel.normal)
-    flat = fast * _tensor(panel.fast)[:, None] + slow * _tensor(panel.slow)[:, None] + _tensor(origin)[:, None]
-    if not panel.curved:
+    depth = layer * settings.detector.layer_thickness / 1000.0
+    vectors = (place.fast, place.slow, scaled(place.normal, depth), place.origin)
+    along_fast, along_slow, behind, origin = (_tensor(vector)[:, None] for vector in vectors)
+    flat = fast * along_fast + slow * along_slow + behind + origin
+    if not settings.detector.curved:
         return flat
     beam = settings.beam.direction
-    return _mosflm_curved(panel, beam, flat) if settings.defects.curved_in_mosflm_frame else _curved(panel, beam, flat)
+    return _mosflm_curved(place, beam, flat) if settings.defects.curved_in_mosflm_frame else _curved(place, beam, flat)
 
 
-def _mosflm_curved(panel: DetectorSettings, beam: Vector, flat: Tensor) -> Tensor:
-    about_slow = axis_rotation(_tensor(panel.slow), flat[1] / panel.distance)
-    about_fast = axis_rotation(_tensor(panel.fast), flat[2] / panel.distance)
-    return (about_fast @ (about_slow @ (panel.distance * _tensor(beam))[:, None]))[..., 0].T.contiguous()
+def _mosflm_curved(place: Place, beam: Vector, flat: Tensor) -> Tensor:
+    spot = (place.distance * _tensor(beam))[:, None].expand_as(flat)
+    about_slow = _turned_about(spot, place.slow, flat[1] / place.distance)
+    return _turned_about(about_slow, place.fast, flat[2] / place.distance)
 
 
-def _curved(panel: DetectorSettings, beam: Vector, flat: Tensor) -> Tensor:
-    direction, fast, slow = _tensor(beam), _tensor(panel.fast), _tensor(panel.slow)
-    offset = flat - (panel.distance * direction)[:, None]
+def _turned_about(vectors: Tensor, axis: Vector, angles: Tensor) -> Tensor:
+    """Vectors (3, P) as `vectors.turned_about` turns them: about an axis that need not have length 1."""
+    along = _tensor(axis)[:, None]
+    cosine, sine = torch.cos(angles), torch.sin(angles)
+    shift = along * ((along * vectors).sum(0) * (1.0 - cosine))
+    return shift + vectors * cosine + torch.linalg.cross(along.expand_as(vectors), vectors, dim=0) * sine
+
+
+def _curved(place: Place, beam: Vector, flat: Tensor) -> Tensor:
+    direction, fast, slow = _tensor(beam), _tensor(place.fast), _tensor(place.slow)
+    offset = flat - (place.distance * direction)[:, None]
     across = (fast @ offset, slow @ offset)
-    return curved_positions(*across, direction, fast, slow, torch.tensor(panel.distance, dtype=torch.float64))
+    return curved_positions(*across, direction, fast, slow, torch.tensor(place.distance, dtype=torch.float64))
 
 
 def _indices(vectors: Tensor, scattering: Tensor) -> Tensor:

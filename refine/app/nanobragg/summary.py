@@ -42,14 +42,17 @@ def pixel_lines(pixels: Tensor, last: Last, settings: Settings) -> Iterator[str]
 
 
 def _pixel(i: int, slow: int, fast: int, last: Last, settings: Settings) -> Iterator[str]:
-    x, y, z = (last.position[:, i] * 1e-3).tolist()
+    x, y, z = last.position[:, i].tolist()
     nearby = math.sin(math.atan2(math.hypot(y, z), x) / 2.0) / settings.beam.wavelength
     h, k, l = last.indices[:, i].tolist()  # noqa: E741 - the field's own names
-    nearest = " ".join(str(math.ceil(index - 0.5)) for index in (h, k, l))
-    yield f"{fast:4d} {slow:4d} : stol = {0.5 * float(torch.linalg.vector_norm(last.scattering[:, i])):g} or {nearby:g}"
+    whole = [math.ceil(index - 0.5) for index in (h, k, l)]
+    nearest = " ".join(map(str, whole))
+    lattice = float(last.lattice[i]) * _sign(whole, settings.crystal)
+    stol = 0.5 * float(torch.linalg.vector_norm(last.scattering[:, i])) * 1e10
+    yield f"{fast:4d} {slow:4d} : stol = {stol:g} or {nearby:g}"
     yield f"at {x:g} {y:g} {z:g}"
     yield f"hkl= {h:f} {k:f} {l:f}  hkl0= {nearest}"
-    yield f" F_cell={float(last.cell[i]):g}  F_latt={float(last.lattice[i]):g}   I = {float(last.total[i]):g}"
+    yield f" F_cell={float(last.cell[i]):g}  F_latt={lattice:g}   I = {float(last.total[i]):g}"
     yield f"I/steps {float(last.total[i]) / settings.sampling.steps:15.10g}"
     yield f"polar   {float(last.factors.polar[i]):15.10g}"
     yield f"omega   {float(last.factors.omega[i]):15.10g}"
@@ -59,6 +62,13 @@ def _pixel(i: int, slow: int, fast: int, last: Last, settings: Settings) -> Iter
     yield f"     {'a':10s}  {'b':10s}  {'c':10s}"
     for name, row in zip("XYZ", last.vectors.T.tolist(), strict=True):
         yield f"{name}: " + " ".join(f"{value:11.8f}" for value in row)
+
+
+def _sign(whole: list[int], crystal: CrystalSettings) -> int:
+    """Of sin(pi N h) / sin(pi h), where the amplitude is computed at the distance from the whole index."""
+    if crystal.shape != "square":
+        return 1
+    return math.prod((-1) ** abs((cells - 1) * index) for cells, index in zip(crystal.cells, whole, strict=True))
 
 
 def _crystal(settings: Settings) -> list[str]:

@@ -26,7 +26,7 @@ class Scalar:
         self.real = np.array([s.crystal.a, s.crystal.b, s.crystal.c])
         self.turned = self.real
         self.domains = domain_rotations(s.crystal, single=True).numpy()
-        self.listed = structure_factors(s.structure_factors)
+        self.listed = structure_factors(s.structure_factors, by_scanf=True)
         found = np.zeros(s.detector.size)
         for slow, fast in np.argwhere(computed_pixels(s)):
             found[slow, fast] = self.pixel(int(slow), int(fast))

@@ -18,6 +18,8 @@ from refine.app.nanobragg import steps as steps_module
 from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.image import simulate
 from refine.app.nanobragg.resolve import resolve
+from refine.app.nanobragg.steps import positions
+from refine.app.nanobragg.vectors import scaled, turned_about
 from refine.errors import InputError
 from refine.physics.absorption import absorbed_fraction
 from refine.physics.curved import curved_positions
@@ -39,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"{h} {k} {l} {amplitude:.3f}\n"
         for (h, k, l), amplitude in zip(rows, rng.uniform(5, 90, len(rows)), strict=True)  # noqa: E741
     )
-    (made / "some.hkl").write_text("".join(lines))
+    (made / "some.hkl").write_text("".join(lines := list(lines)))
+    (made / "titled.hkl").write_text("".join([*lines[:1500], "# the rest\n", *lines[1500:]]))
     (made / "sources.txt").write_text("-10 0 0 1 1.1e-10\n-10 0.1 0 3 1.12e-10\n-10 0 -0.2 0.5 1.08e-10\n")
     return made
 
@@ -101,6 +104,9 @@ SWITCHED = {
     "interpolation_stops": f"{CELL} -N 3 -hkl some.hkl -interpolate {SMALL} -oversample 1",
     "curved_in_mosflm_frame": f"{PLAIN} -curved_det -oversample 1",
     "spot_width_by_volume": f"{PLAIN} -gauss_xtal -oversample 1",
+    "round_peak_cancels": f"{CELL} -N 4 -default_F 100 -round_xtal -denzo -Xbeam 1.35 -Ybeam 1.35 -pixel 0.3 "
+    "-detpixels 9 -distance 40 -oversample 1",
+    "list_read_by_scanf": f"{CELL} -N 3 -hkl titled.hkl -nointerpolate {SMALL} -oversample 1",
 }  # fmt: skip
 
 
@@ -149,6 +155,32 @@ def test_without_defects_water_does_not_depend_on_sampling(folder: Path) -> None
         for more in (" -oversample 1", " -oversample 3 -phi 1 -osc 1 -phisteps 2")
     )
     np.testing.assert_allclose(coarse, fine, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("place", "centre"), [(4, "1.35"), (6, "1.95")])
+def test_the_round_peak_is_there_only_where_the_ray_is_the_beam_exactly(place: int, centre: str, folder: Path) -> None:
+    """The beam meets the middle of a pixel: in floating-point numbers exactly, or but for rounding."""
+    meets = 0.3 / 1000.0 * place + 0.3 / 1000.0 / 2.0 == float(centre) / 1000.0
+    words = f"{CELL} -N 4 -default_F 100 -round_xtal -denzo -Xbeam {centre} -Ybeam {centre} -pixel 0.3 -detpixels 9"
+    image = picture(f"{words} -distance 40 -oversample 1", folder)
+    assert meets == (place == 6)
+    assert (image[place, place] == image.max()) == meets
+    assert (image[place, place] > 0) == meets
+
+
+def test_a_curved_detector_turns_about_axes_of_any_length(folder: Path) -> None:
+    """A two-theta axis that is no unit vector leaves a fast and a slow axis that are none either."""
+    settings = resolve(f"{PLAIN} -curved_det -twotheta_axis 12 0.9 0.1 -twotheta 20 -oversample 1".split(), folder)
+    place, beam = settings.detector.place, settings.beam.direction
+    pixels = torch.tensor([[3, 7], [2, 9]])
+    for found, (slow, fast) in zip(positions(settings, pixels, 0, 0).T, pixels.T.tolist(), strict=True):
+        slow, fast = (place.pixel_size * (number + 0.5) for number in (slow, fast))
+        flat = np.array(place.origin) + fast * np.array(place.fast) + slow * np.array(place.slow)
+        spot = scaled(beam, place.distance)
+        turned = turned_about(spot, place.slow, flat[1] / place.distance)
+        expected = turned_about(turned, place.fast, flat[2] / place.distance)
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+    assert abs(np.linalg.norm(place.fast) - 1) > 1e-2
 
 
 def test_an_empty_region_is_an_empty_image(folder: Path) -> None:

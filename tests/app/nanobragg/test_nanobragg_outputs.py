@@ -83,6 +83,7 @@ def test_a_written_image_sets_the_detector_again(written: Path) -> None:
     assert read.detector.size == first.detector.size
     assert read.detector.header_beam == pytest.approx(first.detector.header_beam, rel=1e-14)
     assert read.detector.close_distance == pytest.approx(first.detector.close_distance, rel=1e-13)
+    assert (read.scan.phi0, read.scan.osc) == pytest.approx((first.scan.phi0, first.scan.osc), rel=1e-14)
 
 
 def test_pgm_has_its_scale(written: Path) -> None:
@@ -138,6 +139,27 @@ def test_printout_shows_the_pixel(written: Path, capsys: pytest.CaptureFixture[s
     value = simulate(resolve(LINE, written)).values[21, 7]
     assert re.findall(r"^ *(\d+) +(\d+) : stol", said, re.MULTILINE) == [("7", "21")]
     assert float(re.findall(r"pixel +(\S+)", said)[-1]) == pytest.approx(float(value), rel=1e-9)
+
+
+def test_printout_has_the_signs_and_units_of_nanobragg(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """sin(theta) / lambda in 1/m; the lattice amplitude sin(pi N h) / sin(pi h) of each axis, at h, not at its rest."""
+    words = [*LINE, "-N", "2", "-Nb", "4", "-phi", "0", "-osc", "0", "-phisteps", "1", "-printout"]
+    assert main(["nanobragg", *words]) == 0
+    said = capsys.readouterr().out
+    indices = np.array(re.findall(r"^hkl= (\S+) (\S+) (\S+) ", said, re.MULTILINE), dtype=float)
+    printed = np.array(re.findall(r"F_latt=(\S+)", said), dtype=float)
+    expected = np.prod(np.sin(np.pi * indices * (2, 4, 2)) / np.sin(np.pi * indices), axis=1)
+    assert (expected > 1).any()
+    assert (expected < -1).any()
+    np.testing.assert_allclose(printed, expected, atol=1e-3)
+    stol = np.array(re.findall(r"stol = (\S+) or (\S+)$", said, re.MULTILINE), dtype=float)
+    np.testing.assert_allclose(stol[:, 0], stol[:, 1] * 1e10, rtol=2e-5)
+
+
+def test_a_list_that_ends_early_is_told(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (written / "some.hkl").write_text("0 0 0 3\n1 1 1 4\n# the rest\n2 2 2 5\n")
+    assert main(["nanobragg", *LINE, "-hkl", "some.hkl"]) == 0
+    assert "some.hkl is read up to line 3, where '# the rest' is no h k l F" in capsys.readouterr().err
 
 
 def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:

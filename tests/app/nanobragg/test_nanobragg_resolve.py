@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.headers import header_value
+from refine.app.nanobragg.image import computed_pixels
 from refine.app.nanobragg.options import OPTIONS
 from refine.app.nanobragg.resolve import resolve
 from refine.app.nanobragg.settings import Settings
@@ -25,6 +26,7 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "nanobragg"
 FACTS = json.loads((GOLDEN / "facts.json").read_text())
 CASES = {case["name"]: case for case in FACTS["cases"]}
 MM, ANGSTROM, DEGREE = 1e-3, 1e-10, np.pi / 180
+INSIDE = np.outer([1, 1, 1, 0], [0, 1, 1, 1, 1]) > 0  # -roi 1 4 0 2 of 4 x 5 pixels
 MINIMAL = "-cell 60 60 60 90 90 90 -N 5 -default_F 100"
 
 
@@ -266,6 +268,16 @@ def test_headers_of_any_length_and_options_over_them(tmp_path: Path) -> None:
     assert line(f"{MINIMAL} -img long.img", tmp_path).detector.distance == pytest.approx(77)
 
 
+@pytest.mark.parametrize("size", [512, 1024, 2048, 4096])
+def test_images_behind_headers_of_any_length_mask(size: int, tmp_path: Path) -> None:
+    """The pixels follow the header, wherever that ends."""
+    text = f"{{\nHEADER_BYTES={size};\nDIM=2;\nTYPE=unsigned_short;\nSIZE1=5;\nSIZE2=4;\nPIXEL_SIZE=2;\n}}\f"
+    zeros = np.arange(20).reshape(4, 5) % 3
+    (tmp_path / "mask.img").write_bytes(text.encode().ljust(size) + zeros.astype("<u2").tobytes())
+    words = f"{MINIMAL} -mask mask.img -img mask.img -distance 40 -roi 1 4 0 2"
+    assert np.array_equal(computed_pixels(line(words, tmp_path)), (zeros != 0) & INSIDE)
+
+
 def test_output_files() -> None:
     output = line(f"{MINIMAL} -noisefile n.img -nonoise -pgmscale 2 -printout_pixel 3 4 -adc 10 -scale 5").output
     assert output.float_file == GOLDEN / "floatimage.bin"
@@ -306,6 +318,7 @@ def test_source_columns_left_out_have_defaults(tmp_path: Path) -> None:
         (f"{MINIMAL} -beamsize 0 -flux 1", "^-beamsize 0 with -flux"),
         (f"{MINIMAL} -osc 0 -phistep 1", "^-osc 0 with -phistep"),
         (f"{MINIMAL} -divergence 1 -divsteps 9999", "asks for 99980001 sources"),
+        (f"{MINIMAL} -divsteps 1", "leaves no source; give -square_div"),
         (f"{MINIMAL} -twotheta_axis 1 1e300 1", "give another -distance"),
         (f"{MINIMAL} -pixel 1e-320", "a number on the command line is far too"),
     ],
