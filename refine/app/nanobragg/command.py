@@ -4,11 +4,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from refine.app.nanobragg.configuration import configuration
+from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.image import Progress, simulate
 from refine.app.nanobragg.options import usage
 from refine.app.nanobragg.outputs import statistics, write
 from refine.app.nanobragg.resolve import resolve
 from refine.app.nanobragg.summary import after, before, pixel_lines
+from refine.io.results import write_yaml
 
 HELP = ("--help", "-help", "-h")
 _INTRODUCTION = """usage: refine nanobragg OPTIONS...
@@ -28,6 +31,9 @@ def nanobragg(arguments: Sequence[str], directory: Path) -> int:
     settings = resolve(arguments, directory)
     for note in settings.notes:
         print(f"refine: {note}", file=sys.stderr)
+    if settings.output.config_file is not None:
+        print(_configured(arguments, directory, settings.output.config_file))
+        return 0
     print("\n".join(before(settings)))
     printed = settings.output.printout
     image = simulate(
@@ -40,6 +46,12 @@ def nanobragg(arguments: Sequence[str], directory: Path) -> int:
     found = statistics(image, settings)
     print("\n".join([*after(image, settings, found), *write(image, settings, found)]))
     return 0
+
+
+def _configured(arguments: Sequence[str], directory: Path, target: Path) -> str:
+    """Write the same experiment as a configuration; returns a line that says so."""
+    write_yaml(target, configuration(resolve(arguments, directory, Defects.none())))
+    return f"{target}: the same experiment without nanoBragg.c's defects; next: refine simulate {target} -o image.npz"
 
 
 def _meter() -> Progress:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from refine.app.nanobragg.settings import DetectorSettings, ScanSettings, Settings
 from refine.app.nanobragg.vectors import Vector, cross, dot
@@ -13,7 +14,7 @@ from refine.errors import InputError
 from refine.model.conventions import CONVENTIONS
 from refine.physics.cell import real_space_vectors
 from refine.physics.rotation import misset_rotation
-from refine.physics.sources import tilt_grid
+from refine.physics.sources import Spread, even_steps, spread_sources, tilt_grid
 
 UM_PER_MM = 1e3
 _SAME = 1e-9  # relative; two ways to the same vector differ by rounding
@@ -43,7 +44,7 @@ def _unsaid(settings: Settings) -> Iterator[str]:
         yield f"-fudge {crystal.fudge:g} has no counterpart in a configuration; leave it out, and choose N instead"
     if scan.steps > 1 and not math.isclose(scan.step * scan.steps, scan.osc):
         yield "phi steps that do not add up to the oscillation; give -osc and -phisteps"
-    if beam.source_file is None and len(beam.sources) != _grid_size(settings):
+    if beam.source_file is None and not _evenly_spread(settings):
         yield "a divergence or dispersion whose steps do not span it; give the range and the number of steps"
     if panel.sensor_thickness and not panel.attenuation:
         yield "a sensor that absorbs nothing; give -detector_abs a depth in µm"
@@ -51,10 +52,28 @@ def _unsaid(settings: Settings) -> Iterator[str]:
         yield "the direct beam does not hit the detector's plane, from where a configuration measures"
 
 
-def _grid_size(settings: Settings) -> int:
+def _evenly_spread(settings: Settings) -> bool:
+    """Whether the rays are those of an even grid over the ranges, as a configuration has them."""
     beam = settings.beam
-    counts = (beam.hdiv_steps, beam.vdiv_steps)
-    return len(tilt_grid(counts, beam.round_divergence)) * beam.dispersion_steps
+    colours = even_steps(beam.dispersion_steps)
+    grid = Spread(
+        divergence=torch.tensor([beam.hdiv_range, beam.vdiv_range], dtype=torch.float64),
+        tilts=tilt_grid((beam.hdiv_steps, beam.vdiv_steps), beam.round_divergence),
+        dispersion=torch.tensor(100 * beam.dispersion, dtype=torch.float64),
+        colours=colours,
+        ratios=torch.ones_like(colours),
+        weights=torch.ones_like(colours),
+    )
+    direction, electric = (torch.tensor(v, dtype=torch.float64) for v in (beam.direction, beam.polarization))
+    rays = spread_sources(direction, electric, grid)
+    ours = torch.cat([-rays.directions, rays.wavelength_ratios[:, None] * beam.wavelength], 1)
+    theirs = torch.tensor([(*s.direction, s.wavelength) for s in beam.sources], dtype=torch.float64)
+    return ours.shape == theirs.shape and bool(torch.allclose(_ordered(ours), _ordered(theirs), rtol=0, atol=_SAME))
+
+
+def _ordered(rows: Tensor) -> Tensor:
+    """Rows (n, k) in an order that rounding does not change."""
+    return rows[np.lexsort(rows.round(decimals=7).T.numpy())]
 
 
 def _beam(settings: Settings) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Given:
     int_file: str = "intimage.img"
     noise_file: str = "noiseimage.img"
     pgm_file: str = "image.pgm"
+    config: str | None = None
     noise: bool = True
     pgm: bool = True
     int_scale: float = 0.0

@@ -176,6 +176,7 @@ _OUTPUT = (
     flag("-nopgm", "no 8-bit image", pgm=False),
     number("-scale", "factor", "of -intfile; default: 55000 at the maximum", "int_scale"),
     number("-pgmscale", "factor", "of -pgmfile; default: 250 at 5 rmsd", "pgm_scale", pgm=True),
+    text("-config", "file", "write a configuration of it instead of images; ours", "config", exact=True),
     number("-adc", "ADU", "offset of the SMV images", "adc_offset"),
     integer("-seed", "seed", "seed of the noise; default: the clock", "seed"),
     flag("-printout", "print every pixel", printout=True),

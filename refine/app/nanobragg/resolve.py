@@ -178,6 +178,7 @@ def _output(given: Given, directory: Path) -> OutputSettings:
         int_file=directory / given.int_file,
         noise_file=directory / given.noise_file if given.noise else None,
         pgm_file=directory / given.pgm_file if given.pgm else None,
+        config_file=None if given.config is None else directory / given.config,
         int_scale=given.int_scale if given.int_scale > 0 else None,
         pgm_scale=given.pgm_scale if given.pgm_scale > 0 else None,
         adc_offset=given.adc_offset,

@@ -193,6 +193,7 @@ class StructureFactorSettings:
 class OutputSettings:
     """Files to write, None for none.
 
+    config_file: a configuration to write instead.
     int_scale: ADU per photon of int_file, None for 55000 at the maximum. pgm_scale: grey levels per photon, None for
     250 at five rmsd. adc_offset: ADU. seed: of the noise. printout: print pixels, only printout_pixel (fast, slow)
     where given. progress: show progress.
@@ -202,6 +203,7 @@ class OutputSettings:
     int_file: Path
     noise_file: Path | None
     pgm_file: Path | None
+    config_file: Path | None
     int_scale: float | None
     pgm_scale: float | None
     adc_offset: float

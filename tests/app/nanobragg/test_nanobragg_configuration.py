@@ -10,7 +10,8 @@ import pytest
 from test_nanobragg_golden import CASES, CORRECTED, folder, stored
 
 from refine.app.build import build_model
-from refine.app.load import dump_config, parse_config
+from refine.app.load import dump_config, load_config, parse_config
+from refine.app.nanobragg.command import nanobragg
 from refine.app.nanobragg.configuration import configuration
 from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.image import simulate
@@ -66,3 +67,26 @@ def test_configuration_makes_the_corrected_image(name: str, folder: Path, tmp_pa
 def test_what_a_configuration_cannot_say(name: str, folder: Path) -> None:
     with pytest.raises(InputError, match="-fudge"):
         configuration(resolve(CASES[name]["args"], folder, Defects.none()))
+
+
+def test_the_option_writes_it_instead_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "-cell 60 60 60 90 90 90 -N 5 -default_F 100 -distance 60 -pixel 0.4 -detpixels 64 -oversample 1"
+    assert nanobragg([*line.split(), "-config", "my.yaml"], tmp_path) == 0
+    assert "refine simulate" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
+    found = model_image(build_model(load_config(tmp_path / "my.yaml")))
+    assert deviation(found, simulate(resolve(line.split(), tmp_path)).values) < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-osc 1 -phistep 0.3", "phi steps that do not add up"),
+        ("-hdivrange 3 -hdivstep 0.7", "a divergence or dispersion whose steps"),
+        ("-detector_abs inf -detector_thick 300", "absorbs nothing"),
+    ],
+)
+def test_other_things_that_a_configuration_cannot_say(options: str, said: str, tmp_path: Path) -> None:
+    line = f"-cell 60 60 60 90 90 90 -N 5 -default_F 100 -detpixels 64 {options}"
+    with pytest.raises(InputError, match=said):
+        configuration(resolve(line.split(), tmp_path, Defects.none()))
