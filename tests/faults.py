@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from builders import f64, rich_crystal, rich_experiment
+from builders import f64, full_experiment, rich_crystal, rich_experiment
 from torch import Tensor
 from torch._C import _functorch as functorch
 
+from refine.model import beam as beam_module
 from refine.model import crystal as crystal_module
 from refine.model import forward
 from refine.model.background import Background
@@ -27,6 +28,7 @@ from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
 from refine.physics import fused, lattice
 from refine.physics.panel import PanelFrame
+from refine.physics.sources import Spread
 from refine.problem import derivatives
 from refine.problem.derivatives import Findings, check_derivatives
 
@@ -37,7 +39,8 @@ Inject = Callable[[pytest.MonkeyPatch], None]
 class Fault:
     """inject: puts it into the code for as long as the patch lasts. free, order: what is checked, on a short
     rotation of a mosaic crystal. blamed: what a message has to name: a value's label, or why nothing can be checked.
-    change, pixels: where the fault is in what is checked and not in the code."""
+    change, pixels: where the fault is in what is checked and not in the code. full: with a divergent beam of two
+    colours, an absorbing sensor and water."""
 
     inject: Inject
     blamed: str
@@ -45,9 +48,11 @@ class Fault:
     order: int = 1
     change: Callable[[Experiment], Experiment] | None = None
     pixels: Pixels | None = None
+    full: bool = False
 
     def check(self) -> Findings:
         sample, instrument = model()
+        instrument = full_experiment() if self.full else instrument
         instrument = self.change(instrument) if self.change else instrument
         space = ParameterSpace.of(sample, instrument, self.free, plane_background=True)
         return check_derivatives(space, candidates(), fused.fused_interference, self.order, self.pixels)
@@ -238,6 +243,54 @@ def wrong_solid_angle(patch: pytest.MonkeyPatch) -> None:
         return original(distance, tilt, size) * distance / distance.detach()
 
     wrap(patch, forward, "tilted_solid_angle", steradians)
+
+
+@fault("thickness", "thickness", "scale", full=True)
+def detached_thickness(patch: pytest.MonkeyPatch) -> None:
+    """The front of a layer moves with the sensor's thickness, its own does not."""
+
+    def absorbed(original: Callable[..., Tensor], depth: Tensor, layer: Tensor, *more: Tensor) -> Tensor:
+        return original(depth, layer.detach(), *more)
+
+    wrap(patch, forward, "absorbed_fraction", absorbed)
+
+
+@fault("attenuation", "attenuation", "scale", full=True)
+def attenuation_upside_down(patch: pytest.MonkeyPatch) -> None:
+    def absorbed(original: Callable[..., Tensor], depth: Tensor, layer: Tensor, mu: Tensor, tilt: Tensor) -> Tensor:
+        return original(depth, layer, with_rate(mu, -1.0), tilt)
+
+    wrap(patch, forward, "absorbed_fraction", absorbed)
+
+
+@fault("divergence_vertical", "divergence", "scale", full=True)
+def one_sided_divergence(patch: pytest.MonkeyPatch) -> None:
+    def rays(original: Callable[..., Any], beam: Tensor, electric: Tensor, spread: Spread) -> Any:
+        horizontal, vertical = spread.divergence
+        return original(beam, electric, spread._replace(divergence=torch.stack([horizontal, vertical.detach()])))
+
+    wrap(patch, beam_module, "spread_sources", rays)
+
+
+@fault("dispersion", "dispersion", "scale", full=True)
+def fraction_for_percent(patch: pytest.MonkeyPatch) -> None:
+    def rays(original: Callable[..., Any], beam: Tensor, electric: Tensor, spread: Spread) -> Any:
+        return original(beam, electric, spread._replace(dispersion=with_rate(spread.dispersion, 100.0)))
+
+    wrap(patch, beam_module, "spread_sources", rays)
+
+
+@fault("water", "water", "scale", full=True)
+def area_for_volume(patch: pytest.MonkeyPatch) -> None:
+    wrap(patch, forward, "water_scattering", lambda original, edge: original(with_rate(edge, 2 / 3)))
+
+
+@fault("polarization", "polarization", "scale", full=True)
+def stale_kahn_factor(patch: pytest.MonkeyPatch) -> None:
+    def kahns(original: Callable[..., Tensor], incident: Tensor, ray: Tensor, axis: Tensor, kahn: Tensor) -> Tensor:
+        return original(incident, ray, axis, kahn.detach())
+
+    wrap(patch, forward, "polarization", kahns)
 
 
 @fault("scale", "b_factor", "scale")

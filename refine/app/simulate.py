@@ -10,6 +10,8 @@ from refine.app.build import Setup, build_model
 from refine.app.config import Config
 from refine.app.load import load_config
 from refine.errors import InputError
+from refine.io.beam_keys import beam_keys, named_centre
+from refine.io.geometries import to_dials_frame
 from refine.io.images import write_image
 from refine.model.forward import expected_image
 
@@ -32,7 +34,7 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
             f"{path}: the expected image holds values that are not numbers: check fluence, F, cells and b_factor"
         )
     counts = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
-    write_image(output, counts, _header(config, setup))
+    write_image(output, counts, image_header(config, setup))
     size = f"{counts.shape[0]} x {counts.shape[1]} pixels (slow x fast)"
     return f"{output}: {size}, largest {counts.max():.6g}, sum {counts.sum():.6g}"
 
@@ -55,18 +57,29 @@ def _noisy(expected: np.ndarray, config: Config) -> np.ndarray:
     return np.asarray(counts + generator.normal(0, detector.readout_noise, expected.shape))
 
 
-def _header(config: Config, setup: Setup) -> dict[str, str | float]:
-    detector, scan = config.detector, config.crystal.scan
-    fast, slow = detector.beam_center_px
+def image_header(config: Config, setup: Setup) -> dict[str, str | float]:
+    """What a written image says of its geometry, by nanoBragg's SMV keys (mm, degrees, Å) and miniCBF's Beam_xy."""
+    given, panel, scan = config.detector, setup.experiment.detector, config.crystal.scan
+    fast, slow = given.beam_center_px
+    spot = (fast * given.pixel_size, slow * given.pixel_size, given.pixel_size, given.size[0] * given.pixel_size)
+    x, y = named_centre(given.convention, *spot)
+    frame = panel.frame()
+    close = [-float(axis @ frame.origin) / given.pixel_size for axis in (frame.fast, frame.slow)]
+    origin = to_dials_frame(given.convention) @ frame.origin.cpu().numpy()
     return {
-        "PIXEL_SIZE": detector.pixel_size,
-        "DISTANCE": detector.distance,
+        "PIXEL_SIZE": given.pixel_size,
+        "DISTANCE": given.distance,
         "WAVELENGTH": config.beam.wavelength,
-        "BEAM_CENTER_X": fast * detector.pixel_size,
-        "BEAM_CENTER_Y": slow * detector.pixel_size,
+        "BEAM_CENTER_X": x,
+        "BEAM_CENTER_Y": y,
+        **beam_keys(*spot),
+        "DIALS_ORIGIN": ",".join(repr(float(value)) for value in origin),
+        "XDS_ORGX": close[0] + 0.5,
+        "XDS_ORGY": close[1] + 0.5,
+        "CLOSE_DISTANCE": float(frame.normal_distance),
         "Beam_xy": f"({fast}, {slow}) pixels",
         "PHI": scan.phi0,
         "OSC_START": scan.phi0,
         "OSC_RANGE": scan.osc,
-        "TWOTHETA": float(setup.experiment.detector.twotheta),
+        "TWOTHETA": float(panel.twotheta),
     }

@@ -10,6 +10,7 @@ import yaml
 from cli import TRUTH, configuration
 
 from refine.app.main import main
+from refine.io.images import read_image
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["name"]: case for case in yaml.safe_load((GOLDEN / "manifest.yaml").read_text())["cases"]}
@@ -125,3 +126,52 @@ def test_divergence_spreads_the_spots(tmp_path):
     one, many = (np.load(tmp_path / f"{name}.npy") for name in ("one", "many"))
     assert many.max() < 0.9 * one.max()
     assert not np.allclose(one, many)
+
+
+ODD = ["detector.distance=61.23456789012345", "detector.pixel_size=0.3", "detector.size=[96, 112]",
+       "detector.beam_center_px=[51.123456789, 40.98765432101]", "beam.wavelength=0.97931234567",
+       "crystal.scan={phi0: 12.3456789, osc: 0.123456789, steps: 2}", "detector.oversample=1"]  # fmt: skip
+
+
+def header_of(path):
+    return {key: value.strip() for key, value in fabio.open(str(path)).header.items()}
+
+
+@pytest.mark.parametrize("convention", ["mosflm", "denzo", "adxv", "xds", "dials"])
+def test_smv_headers_hold_every_digit_and_every_programs_beam_centre(convention, tmp_path):
+    config = str(configuration(tmp_path, TRUTH))
+    target = tmp_path / "m.img"
+    assert main(["simulate", config, "-o", str(target), f"detector.convention={convention}", *ODD]) == 0
+    header = header_of(target)
+    exact = {"DISTANCE": 61.23456789012345, "WAVELENGTH": 0.97931234567, "OSC_RANGE": 0.123456789, "PHI": 12.3456789}
+    assert {key: float(header[key]) for key in exact} == exact
+    fast, slow = 51.123456789 * 0.3, 40.98765432101 * 0.3
+    programs = {
+        "mosflm": (slow - 0.15, fast - 0.15), "denzo": (slow, fast), "adxv": (fast, 96 * 0.3 - slow),
+        "xds": (fast, slow), "dials": (fast, slow),
+    }  # fmt: skip
+    centre = float(header["BEAM_CENTER_X"]), float(header["BEAM_CENTER_Y"])
+    assert centre == pytest.approx(programs[convention], abs=1e-13)
+    assert float(header["XDS_ORGX"]) == pytest.approx(51.123456789 + 0.5, abs=1e-12)
+    origin = [float(word) for word in header["DIALS_ORIGIN"].split(",")]
+    upwards = -1 if convention == "adxv" else 1  # its slow axis runs up in the DIALS frame
+    assert origin == pytest.approx([-fast, upwards * slow, -61.23456789012345], abs=1e-12)
+
+
+@pytest.mark.parametrize("convention", ["mosflm", "denzo", "adxv"])
+def test_smv_round_trips_through_nanobragg_command_lines(convention, tmp_path, monkeypatch):
+    """Written by `simulate`, its header is all that `refine nanobragg -img` needs to make the same image again."""
+    monkeypatch.chdir(tmp_path)
+    crystal = "crystal={cell: [41, 53, 63, 90, 97, 90], cells: [5, 6, 4], orientation: {misset_deg: [12, 34, 56]}}"
+    more = [crystal, "structure_factors={default: 90}", "beam.fluence=1.2593201528622709e+29", "beam.polarization=0"]
+    config = str(configuration(tmp_path, TRUTH, background={"model": "none", "value": 0.0}))
+    still = [word for word in ODD if "scan" not in word]
+    for suffix in ("img", "npy"):
+        words = ["simulate", config, "-o", f"m.{suffix}", f"detector.convention={convention}", *still, *more]
+        assert main([*words, "detector.rotations={x: 0}"]) == 0
+    line = f"-img m.img -{convention} -cell 41 53 63 90 97 90 -misset 12 34 56 -Na 5 -Nb 6 -Nc 4 -default_F 90"
+    assert main(["nanobragg", *line.split(), "-oversample", "1", "-floatfile", "again.bin", "-nonoise", "-nopgm"]) == 0
+    first, again = np.load("m.npy"), np.fromfile("again.bin", "<f4").reshape(96, 112)
+    assert first.max() > 100
+    assert np.abs(first - again).max() < 1e-6 * first.max()
+    assert np.array_equal(read_image("m.img").values, np.clip(np.rint(first), 0, 65535))

@@ -18,7 +18,7 @@ class Defects:
     oversampled_factors_compound: `-oversample_thick`, `-oversample_polar` and `-oversample_omega` multiply the running
         sum, so that every later step multiplies the earlier ones again.
     oversampled_polarization_overrides: `-oversample_polar` applies the polarisation factor in spite of `-nopolar`.
-    factors_of_first_subpixel: otherwise solid angle and polarisation are those of the pixel's first sub-pixel (the
+    corner_factors: otherwise solid angle and polarisation are those of the pixel's first sub-pixel (the
         polarisation of the first source and sub-pixel that `-dmin` leaves).
     capture_of_last_layer: otherwise the absorbed fraction is that of the first sub-pixel of the last layer, and
         multiplies the sum over all layers.
@@ -45,7 +45,7 @@ class Defects:
     mosaic_spread_float32: bool = True
     oversampled_factors_compound: bool = True
     oversampled_polarization_overrides: bool = True
-    factors_of_first_subpixel: bool = True
+    corner_factors: bool = True
     capture_of_last_layer: bool = True
     solid_angle_of_front: bool = True
     water_rescaled: bool = True

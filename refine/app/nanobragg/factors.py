@@ -40,8 +40,8 @@ def rules(settings: Settings) -> Rules:
     }
     once = {
         "capture": defects.capture_of_last_layer,
-        "polar": defects.factors_of_first_subpixel,
-        "omega": defects.factors_of_first_subpixel,
+        "polar": defects.corner_factors,
+        "omega": defects.corner_factors,
     }
     given = frozenset(name for name in NAMES if flags[name])
     each = given | {name for name in NAMES if not once[name]}

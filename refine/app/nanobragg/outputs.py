@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from refine.app.nanobragg.image import Image, region
 from refine.app.nanobragg.settings import Settings
 from refine.io.atomic import write_bytes
+from refine.io.beam_keys import beam_keys
 
 Number = int | float
 _LARGEST, _GREY = 65535.0, 255.0
@@ -96,9 +97,7 @@ def header(settings: Settings) -> dict[str, str]:
         "SIZE1": panel.size[1], "SIZE2": panel.size[0], "PIXEL_SIZE": pixel, "DISTANCE": panel.distance,
         "WAVELENGTH": settings.beam.wavelength,
         "BEAM_CENTER_X": panel.header_beam[0], "BEAM_CENTER_Y": panel.header_beam[1],
-        "ADXV_CENTER_X": fast, "ADXV_CENTER_Y": panel.extent[0] - slow,
-        "MOSFLM_CENTER_X": slow - 0.5 * pixel, "MOSFLM_CENTER_Y": fast - 0.5 * pixel,
-        "DENZO_X_BEAM": slow, "DENZO_Y_BEAM": fast,
+        **beam_keys(fast, slow, pixel, panel.extent[0]),
     }  # fmt: skip
     rest: dict[str, Number] = {
         "XDS_ORGX": panel.org[0], "XDS_ORGY": panel.org[1], "CLOSE_DISTANCE": panel.close_distance,

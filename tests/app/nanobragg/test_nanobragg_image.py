@@ -96,7 +96,7 @@ SWITCHED = {
     "mosaic_spread_float32": f"{CELL} -N 40 -default_F 100 {SMALL} -mosaic 20 -mosaic_domains 5 -oversample 1",
     "oversampled_factors_compound": f"{PLAIN} -oversample 2 -oversample_omega",
     "oversampled_polarization_overrides": f"{PLAIN} -oversample 1 -oversample_polar -nopolar",
-    "factors_of_first_subpixel": f"{PLAIN} -oversample 3",
+    "corner_factors": f"{PLAIN} -oversample 3",
     "capture_of_last_layer": f"{PLAIN} -detector_abs 300 -detector_thick 400 -thicksteps 3 -oversample 1",
     "solid_angle_of_front": f"{PLAIN} -detector_abs 300 -detector_thick 400 -thicksteps 3 -oversample_omega",
     "water_rescaled": f"{PLAIN} -water 5 -oversample 2",
