@@ -17,6 +17,7 @@ from refine.model.detector import Detector, Sensor
 from refine.model.experiment import Experiment
 from refine.model.scan import Scan
 from refine.model.structure_factors import StructureFactors
+from refine.physics.panel import PanelSet
 from refine.physics.rotation import misset_rotation
 from refine.physics.sources import Spread, even_steps, tilt_grid
 
@@ -70,6 +71,15 @@ def detector(convention: str = "mosflm", size: tuple[int, int] = (48, 48), **mor
         size, f64(0.3), f64(45.0), centre, f64(0, 0, 0) * 0.1, f64(0.0), fast, slow, beam, twotheta, frame.pivot
     )
     return replace(built, **more)
+
+
+def two_panels(flat: Detector) -> Detector:
+    """The panel, and a second one beside it that is turned by 20 degrees, held by the same frame."""
+    sine, cosine = np.sin(np.radians(20.0)), np.cos(np.radians(20.0))
+    beside = float(flat.pixel_size) * flat.size[1] + 0.5
+    origins = f64([[0.0, beside], [0.0, 1.0], [0.0, -0.7]])
+    along = f64([[1.0, cosine], [0.0, 0.0], [0.0, -sine]]), f64([[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    return replace(flat, panels=PanelSet(origins, *along))
 
 
 def beam(convention: str = "mosflm", **more: Any) -> Beam:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from builders import f64, full_experiment, random_factors, rich_crystal, rich_experiment
+from builders import f64, full_experiment, random_factors, rich_crystal, rich_experiment, two_panels
 
 from refine.model.crystal import Crystal
+from refine.model.detector import Sensor
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
@@ -59,7 +60,19 @@ def listed_rays() -> Experiment:
     return replace(built, beam=beam)
 
 
+def panels(sensor: Sensor | None = None) -> Callable[[], Experiment]:
+    def make() -> Experiment:
+        built = rich_experiment(size=(24, 10))
+        return replace(built, detector=replace(two_panels(built.detector), sensor=sensor))
+
+    return make
+
+
 CASES = {
+    "two panels": Case((*PANEL, "cell", "orientation"), panels()),
+    "two panels with the parallax of DIALS": Case(
+        (*PANEL, "thickness", "attenuation"), panels(Sensor(f64(450.0), f64(260.0), 1, True))
+    ),
     "beam and sensor": Case(
         ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water", "wavelength"), full_experiment
     ),
@@ -86,7 +99,7 @@ CASES = {
 def found(case: Case, order: int = 2) -> Findings:
     sample, instrument = case.model()
     space = ParameterSpace.of(sample, instrument, case.free, plane_background=True)
-    return check_derivatives(space, Pixels.whole(instrument.detector.size, instrument.scale), order=order)
+    return check_derivatives(space, Pixels.whole(instrument.detector.shape, instrument.scale), order=order)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,5 +1,6 @@
 """From a configuration to the nouns of a run; the only place where keys become tensors."""
 
+import math
 import os
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,13 +15,16 @@ from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config
 from refine.app.config_crystal import fits_group, group_needs
+from refine.app.dials import lab_a_matrix, lost_parallax, trusted_ranges, unmasked
 from refine.errors import InputError
+from refine.io.experiments import DialsExperiment, read_experiment
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import read_image, read_mask
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.model.background import Background
 from refine.model.conventions import frame_change
 from refine.model.crystal import Crystal, Mosaic
+from refine.model.detector import Detector
 from refine.model.experiment import Experiment
 from refine.model.forward import Interference
 from refine.model.observation import Observation
@@ -44,7 +48,7 @@ FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it 
 @dataclass(frozen=True)
 class Setup:
     """A run made ready: the starting model, its misset angles (3,) as given, the way to compute it, what was noticed
-    on the way, and the pixels (slow, fast) bool that are computed and compared."""
+    on the way, and the pixels (slow, fast) or (panels, slow, fast) bool that are computed and compared."""
 
     crystal: Crystal
     experiment: Experiment
@@ -67,8 +71,8 @@ def choose_interference(
 ) -> tuple[Interference, tuple[str, ...]]:
     """The sum over the crystal's steps in the configuration's precision, compiled where that is wanted and pays, and
     what to tell the user about it."""
-    slow, fast = experiment.detector.size
-    compiled, note = decide_compilation(config.compile, slow * fast * steps_per_pixel(crystal, experiment))
+    pixels = math.prod(experiment.detector.shape)
+    compiled, note = decide_compilation(config.compile, pixels * steps_per_pixel(crystal, experiment))
     how = Execution(getattr(torch, config.dtype), compiled)
     return partial(fused_interference, how=how), (note,) if note else ()
 
@@ -84,17 +88,19 @@ def build_model(config: Config) -> Setup:
     like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
     crystal = _crystal(config, like)
     factors, note = _structure_factors(config, like)
+    detector = build_detector(config, crystal)
     experiment = Experiment(
         beam=build_beam(config, like),
-        detector=build_detector(config, crystal),
+        detector=detector,
         scan=build_scan(config, like),
         structure_factors=factors,
-        background=_background(config, like),
+        background=_background(config, detector),
         scale=like + 1,
     )
     interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
-    return Setup(crystal, experiment, misset_deg, interference, (note, *remarks), _region(config))
+    notes = (note, *lost_parallax(config.detector), *remarks)
+    return Setup(crystal, experiment, misset_deg, interference, notes, _region(config, detector))
 
 
 def build_space(config: Config, setup: Setup) -> ParameterSpace:
@@ -197,6 +203,9 @@ def _a_matrix(config: Config) -> np.ndarray | None:
     if orientation.matrix is not None:
         mosflm = read_mosflm_matrix(orientation.matrix, config.beam.wavelength)
         return frame_change("mosflm", config.detector.convention) @ mosflm
+    if orientation.expt is not None:
+        frame = frame_change("expt", config.detector.convention)
+        return np.asarray(frame @ lab_a_matrix(orientation.expt, orientation.index))
     return None if orientation.a_matrix is None else np.array(orientation.a_matrix).reshape(3, 3)
 
 
@@ -212,13 +221,15 @@ def _structure_factors(config: Config, like: Tensor) -> tuple[StructureFactors, 
     return replace(listed, d_min=given.d_min), reflections.note
 
 
-def _background(config: Config, like: Tensor) -> Background:
-    given, size = config.background, config.detector.size
-    plane = Background.plane(like.new_tensor((given.value, *given.slope)), size)
+def _background(config: Config, detector: Detector) -> Background:
+    given, like = config.background, detector.distance
+    if given.model == "plane" and detector.panels is not None:
+        raise InputError("key 'background.model' is 'plane'; accepted for many panels: none, constant or file")
+    plane = Background.plane(like.new_tensor((given.value, *given.slope)), detector.size)
     plane = replace(plane, water=like.new_tensor(given.water_um) if given.water_um else None)
     if given.file is None:
         return plane
-    values = read_image(given.file, size).values
+    values = read_image(given.file, detector.shape).values
     if not np.isfinite(values).all() or (values < 0).any():
         raise InputError(
             f"{given.file}: the background holds negative or undefined values; accepted: photons/pixel of 0 and above"
@@ -226,41 +237,77 @@ def _background(config: Config, like: Tensor) -> Background:
     return replace(plane, image=torch.from_numpy(values).to(like))
 
 
-def _region(config: Config) -> np.ndarray:
-    """Pixels (slow, fast) within detector.roi and detector.mask. Raises InputError."""
+def dials_detector(config: Config) -> DialsExperiment | None:
+    """The experiment whose detector it is, None where the keys alone describe it. Raises InputError."""
     detector = config.detector
-    chosen = np.zeros(detector.size, dtype=np.bool_)
-    spans = (detector.roi.slow or (0, detector.size[0] - 1), detector.roi.fast or (0, detector.size[1] - 1))
-    chosen[tuple(slice(first, last + 1) for first, last in spans)] = True
-    return chosen if detector.mask is None else chosen & read_mask(detector.mask, detector.size)
+    return None if detector.file is None else read_experiment(detector.file, detector.index)
+
+
+def _region(config: Config, detector: Detector) -> np.ndarray:
+    """Pixels within detector.roi, on every panel, detector.mask and the trusted areas of a DIALS file. Raises
+    InputError."""
+    given, shape = config.detector, detector.shape
+    chosen = np.zeros(shape, dtype=np.bool_)
+    (top, bottom), (left, right) = (given.roi.slow or (0, given.size[0] - 1), given.roi.fast or (0, given.size[1] - 1))
+    chosen[..., top : bottom + 1, left : right + 1] = True
+    if (source := dials_detector(config)) is not None:
+        chosen &= unmasked(source, given.size).reshape(shape)
+    return chosen if given.mask is None else chosen & read_mask(given.mask, shape)
+
+
+def by_panel(key: str, value: float | tuple[float, ...], shape: tuple[int, ...]) -> float | np.ndarray:
+    """A number for every pixel, or (panels, 1, 1) where there is one a panel. Raises InputError for another count."""
+    if not isinstance(value, tuple):
+        return value
+    panels = shape[0] if len(shape) == 3 else 1
+    if len(value) != panels:
+        raise InputError(f"key '{key}' lists {len(value)} numbers; accepted: one, or {panels} of them, one a panel")
+    return np.array(value).reshape(-1, 1, 1) if len(shape) == 3 else value[0]
 
 
 def _observation(config: Config, setup: Setup) -> Observation:
-    path, detector, experiment = image_file(config), config.detector, setup.experiment
-    raw = read_image(path, detector.size)
-    trusted = raw.valid & setup.region & (True if detector.saturation is None else raw.values < detector.saturation)
+    path, given, experiment = image_file(config), config.detector, setup.experiment
+    shape = experiment.detector.shape
+    raw = read_image(path, shape)
+    trusted = raw.valid & setup.region & _counted_right(config, raw.values)
     mask = config.images[0].mask
     if mask is not None:
-        trusted &= read_mask(mask, detector.size)
-    trusted &= _resolution_mask(config, experiment)
-    photons = (raw.values - detector.offset) / detector.gain
+        trusted &= read_mask(mask, shape)
+    trusted = _within_resolution(trusted, config, experiment)
+    gain = by_panel("detector.gain", given.gain, shape)
+    photons = (raw.values - by_panel("detector.offset", given.offset, shape)) / gain
     _require_usable(path, photons, trusted, config.refinement.loss)
     like = experiment.scale
-    readout = like.new_tensor((detector.readout_noise / detector.gain) ** 2)
+    readout = like.new_tensor((given.readout_noise / np.squeeze(gain)) ** 2)
     return Observation(
         torch.from_numpy(np.where(trusted, photons, 0.0)).to(like), torch.from_numpy(trusted).to(like.device), readout
     )
 
 
-def _resolution_mask(config: Config, experiment: Experiment) -> np.ndarray:
-    """Pixels (slow, fast) whose centre lies within the resolution limits at the start's geometry."""
+def _counted_right(config: Config, counts: np.ndarray) -> np.ndarray:
+    """Pixels whose counts (ADU) are below detector.saturation and in the trusted range of a DIALS file."""
+    saturation, source = config.detector.saturation, dials_detector(config)
+    right = np.ones(counts.shape, dtype=np.bool_) if saturation is None else counts < saturation
+    if source is None:
+        return right
+    low, high = trusted_ranges(source)
+    stack = counts.reshape(len(source.panels), *counts.shape[-2:])
+    inside = (stack >= low) & (stack <= high if saturation is None else True)
+    return right & inside.reshape(counts.shape)
+
+
+def _within_resolution(trusted: np.ndarray, config: Config, experiment: Experiment) -> np.ndarray:
+    """The trusted pixels whose centre lies within the resolution limits at the start's geometry."""
     limits = config.refinement.resolution
-    pixels = Pixels.whole(config.detector.size, experiment.scale)
-    ray, _ = rays(experiment.detector.points(pixels.fast + 0.5, pixels.slow + 0.5))
+    if limits.min is None and limits.max is None:
+        return trusted
+    within = torch.from_numpy(trusted).to(experiment.scale.device)
+    pixels = Pixels.chosen(within, experiment.scale)
+    ray, _ = rays(experiment.detector.points(pixels.fast + 0.5, pixels.slow + 0.5, pixels.panel))
     vectors = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])
     q = torch.linalg.vector_norm(vectors[:, 0], dim=0)
-    inside = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
-    return inside.reshape(config.detector.size).cpu().numpy()
+    within[pixels.place] = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
+    return within.cpu().numpy()
 
 
 def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: str) -> None:

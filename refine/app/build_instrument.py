@@ -7,8 +7,10 @@ from torch import Tensor
 
 from refine.app.config import Config
 from refine.app.config_instrument import MOST_SUBPIXELS, Thickness
+from refine.app.dials import panel_set
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
+from refine.io.experiments import read_experiment
 from refine.model.beam import Beam
 from refine.model.conventions import CONVENTIONS, Convention
 from refine.model.crystal import Crystal
@@ -68,6 +70,9 @@ def _rays(config: Config, like: Tensor) -> Sources:
 def build_detector(config: Config, crystal: Crystal) -> Detector:
     """The detector at the start; how finely `auto` oversamples follows from the crystal's size. Raises InputError."""
     given, axes, like = config.detector, lab_axes(config), crystal.cell
+    panels = None if given.file is None else panel_set(read_experiment(given.file, given.index), like)
+    if panels is not None and given.curved:
+        raise InputError(f"key 'detector.curved' is true; accepted: false for the many panels of {given.file}")
     turned = given.rotations
     vectors = {ours: like.new_tensor(getattr(axes, theirs)) for ours, theirs in _DETECTOR_AXES.items()}
     return Detector(
@@ -87,6 +92,7 @@ def build_detector(config: Config, crystal: Crystal) -> Detector:
         curved=given.curved,
         point_pixel=given.point_pixel,
         corner_factors="corner_factors" in config.compatibility,
+        panels=panels,
     )
 
 
@@ -111,7 +117,8 @@ def _sensor(given: Thickness, beyond: bool, like: Tensor) -> Sensor | None:
     if beyond:
         layers = max(2, layers)
         thickness *= layers / (layers - 1)
-    return Sensor(like.new_tensor(thickness), like.new_tensor(given.attenuation_um), layers)
+    attenuation = like.new_tensor(given.attenuation_um)
+    return Sensor(like.new_tensor(thickness), attenuation, layers, given.parallax == "dials")
 
 
 def build_scan(config: Config, like: Tensor) -> Scan:

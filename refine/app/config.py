@@ -117,6 +117,9 @@ class Config(Section):
         if "mosaic" in free and (mosaic.spread_deg == 0 or mosaic.domains == 1):
             needs = "mosaic only when crystal.mosaic has spread_deg above 0 and domains of 2 or more"
             yield Problem("refinement.free", free, needs)
+        if "layers_beyond_sensor" in self.compatibility and self.detector.thickness.parallax == "dials":
+            needs = "without layers_beyond_sensor where detector.thickness.parallax is dials"
+            yield Problem("compatibility", list(self.compatibility), needs)
         if self.refinement.loss == "gaussian" and self.detector.readout_noise == 0:
             needs = "above 0, in ADU, for refinement.loss gaussian, whose variance is photons + readout noise"
             yield Problem("detector.readout_noise", 0.0, needs)

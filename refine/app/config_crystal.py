@@ -108,7 +108,8 @@ def _group_hint(name: str) -> str:
 
 
 class Orientation(Section):
-    """How the crystal stands in the lab frame: nanoBragg's default, a matrix file or a matrix; then a rotation."""
+    """How the crystal stands in the lab frame: nanoBragg's default, a matrix file, a matrix or a DIALS file; then a
+    rotation."""
 
     misset_deg: Vector = Field(
         default=(0.0, 0.0, 0.0), description="rotations about lab x, y and z, in that order [degrees]"
@@ -120,7 +121,23 @@ class Orientation(Section):
         default=None, description="reciprocal matrix, rows x y z, columns a* b* c*, lab frame [1/Å]"
     )
 
+    expt: FileName | None = Field(
+        default=None, description="DIALS .expt that supplies cell, space group and orientation, and the beam's keys"
+    )
+    index: Annotated[Whole, Field(ge=0)] = Field(
+        default=0, description="number of the experiment in expt, from 0 [experiments]"
+    )
+
+    @property
+    def has_cell(self) -> bool:
+        """Whether the orientation comes with a cell of its own."""
+        return any(source is not None for source in (self.matrix, self.a_matrix, self.expt))
+
     def problems(self) -> Iterator[Problem]:
+        if self.expt is None and self.index:
+            yield Problem("index", self.index, "0 when there is no expt")
+        if self.expt is not None and (self.matrix is not None or self.a_matrix is not None):
+            yield Problem("expt", str(self.expt), "one of matrix, a_matrix and expt")
         if self.a_matrix is None:
             return
         if self.matrix is not None:
@@ -166,7 +183,7 @@ class Crystal(Section):
 
     cell: Cell | None = Field(
         default=None,
-        description="a b c, alpha beta gamma [Å and degrees]; null only with a matrix or a_matrix",
+        description="a b c, alpha beta gamma [Å and degrees]; null only with a matrix, a_matrix or expt",
         examples=[[70, 80, 90, 85, 95, 105]],
     )
     space_group: Annotated[Text, AfterValidator(_known_group)] = Field(
@@ -200,7 +217,7 @@ class Crystal(Section):
         if self.cells is not None and self.size_um is not None:
             yield Problem("size_um", list(self.size_um), "null beside cells: give one of them")
         if self.cell is None:
-            if self.orientation.matrix is None and self.orientation.a_matrix is None:
+            if not self.orientation.has_cell:
                 yield Problem("cell", None, "")
             return
         group = gemmi.find_spacegroup_by_name(self.space_group)

@@ -20,8 +20,6 @@ UNSUPPORTED_KEYS = frozenset(
         "images.*.scale",
         "images.*.background",
         "images.*.beam",
-        "detector.file",
-        "crystal.orientation.expt",
         "crystal.mosaic.covariance_deg2",
         "structure_factors.model",
         "structure_factors.unknown",

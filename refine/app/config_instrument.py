@@ -194,6 +194,11 @@ class Thickness(Section):
     steps: Annotated[Count, Field(le=1000)] = Field(
         default=1, description="layers of equal thickness, each at its front [layers]"
     )
+    parallax: Literal["layers", "dials"] = Field(
+        default="layers",
+        description="where photons are counted; layers: at the front of each; dials: at a ray's mean path, as DIALS'"
+        " ParallaxCorrectedPxMmStrategy",
+    )
 
     def problems(self) -> Iterator[Problem]:
         if self.um > 0 and self.attenuation_um == 0:
@@ -202,6 +207,8 @@ class Thickness(Section):
             yield Problem("um", 0.0, "above 0, in µm, when attenuation_um is given")
         if self.um == 0 and self.steps > 1:
             yield Problem("steps", self.steps, "1 when um is 0")
+        if self.parallax == "dials" and (self.um == 0 or self.steps > 1):
+            yield Problem("parallax", "dials", "layers, or dials with um above 0 and steps of 1")
 
 
 Span = Annotated[tuple[PixelIndex, PixelIndex], AfterValidator(_ascending)]
@@ -215,7 +222,8 @@ class Region(Section):
 
 
 class Detector(Section):
-    """A detector panel and how it counts."""
+    """A detector and how it counts; a DIALS file supplies the keys that are not given, and the panels where it has
+    many, which the keys then move together."""
 
     distance: Positive = Field(description="sample to the direct-beam spot [mm]", examples=[100.0])
     pixel_size: Positive = Field(description="edge of a square pixel [mm]", examples=[0.1])
@@ -223,11 +231,17 @@ class Detector(Section):
     beam_center_px: tuple[Number, Number] = Field(
         description="fast then slow, from the outer corner of the first pixel [pixels]", examples=[[256.0, 256.0]]
     )
-    convention: Literal["mosflm", "denzo", "adxv", "xds", "dials"] = Field(default="mosflm", description="lab frame")
+    convention: Literal["mosflm", "denzo", "adxv", "xds", "dials", "expt"] = Field(
+        default="mosflm", description="lab frame; expt is that of DIALS' files"
+    )
     axes: Axes = Field(default=Axes(), description="vectors instead of the convention's, in its lab frame")
     rotations: Rotations = Field(default=Rotations(), description="rotations of the detector")
-    gain: Positive = Field(default=1.0, description="counts a photon makes [ADU/photon]")
-    offset: Number = Field(default=0.0, description="counts at zero photons [ADU]")
+    gain: Positive | tuple[Positive, ...] = Field(
+        default=1.0, description="counts a photon makes, or a list of one a panel [ADU/photon]"
+    )
+    offset: Number | tuple[Number, ...] = Field(
+        default=0.0, description="counts at zero photons, or a list of one a panel [ADU]"
+    )
     readout_noise: NotNegative = Field(default=0.0, description="rms noise of reading a pixel [ADU]")
     saturation: Number | None = Field(default=None, description="pixels at or above it are masked; null: none [ADU]")
     thickness: Thickness = Field(default=Thickness(), description="absorbing sensor")
@@ -242,8 +256,16 @@ class Detector(Section):
     mask: FileName | None = Field(
         default=None, description="file of the detector's shape, nonzero = use the pixel, for every image"
     )
+    file: FileName | None = Field(
+        default=None, description="DIALS .expt that supplies beam and detector, photons along -z; null: the keys alone"
+    )
+    index: PixelIndex = Field(default=0, description="number of the experiment in the file, from 0 [experiments]")
 
     def problems(self) -> Iterator[Problem]:
+        if self.file is not None and self.convention != "expt":
+            yield Problem("convention", self.convention, "expt beside a file, whose lab frame is kept; leave it out")
+        if self.file is None and self.index:
+            yield Problem("index", self.index, "0 when there is no file")
         if self.size[0] * self.size[1] > MOST_PIXELS:
             yield Problem("size", list(self.size), f"at most {MOST_PIXELS} pixels in all")
         for name, size in zip(("slow", "fast"), self.size, strict=True):

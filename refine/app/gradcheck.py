@@ -30,10 +30,9 @@ def gradcheck(
     config = load_config(path, overrides)
     setup = build_model(config)
     space = build_space(config, setup)
-    size = config.detector.size
-    whole = Pixels.whole(size, setup.experiment.scale)
+    whole = Pixels.whole(setup.experiment.detector.shape, setup.experiment.scale)
     stride = max(1, len(whole) // MOST_CANDIDATES)
-    found = check_derivatives(space, Pixels(whole.slow[::stride], whole.fast[::stride]), order=ORDERS[order])
+    found = check_derivatives(space, whole[::stride], order=ORDERS[order])
     if json_file:
         write_text(json_file, json.dumps(as_record(found), indent=2, allow_nan=False) + "\n")
     if junit_file:

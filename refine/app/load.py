@@ -1,6 +1,7 @@
 """Reads a configuration file, and writes one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from refine.app.config import Config
 from refine.app.config_base import Section
 from refine.app.config_errors import Explainer
 from refine.app.config_yaml import Document, override, read_document, write_yaml
+from refine.app.dials import completed
 from refine.errors import InputError
 
 MAX_BYTES = 1_000_000
@@ -20,8 +22,9 @@ SectionType = TypeVar("SectionType", bound=Section)
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration in a YAML file, with each override 'key.path=value' (a YAML value) written over it.
 
-    Paths in the file and in the overrides are relative to the file and absolute in the result; whether they
-    exist is not looked at. Raises InputError that lists every problem, each with its file, line and key.
+    Paths in the file and in the overrides are relative to the file and absolute in the result. The DIALS .expt files it
+    names are read, for the keys that they supply; whether other files exist is not looked at. Raises InputError
+    that lists every problem, each with its file, line and key.
     """
     return parse_config(_read_text(Path(path)), str(path), Path(path).absolute().parent, overrides)
 
@@ -34,7 +37,8 @@ def parse_config(text: str, source_name: str, directory: Path, overrides: Sequen
     document = read_document(text, source_name)
     for assignment in overrides:
         document = override(document, assignment)
-    return _anchored_section(_validated(document), directory)
+    whole = replace(document, data=completed(document.data, directory))
+    return _anchored_section(_validated(whole), directory)
 
 
 def dump_config(config: Config) -> str:

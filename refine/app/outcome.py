@@ -98,9 +98,9 @@ def _fixed_estimates(space: ParameterSpace, misset_deg: Tensor) -> dict[str, Est
 
 def _fit(problem: ImageProblem, z: Tensor) -> Fit:
     pixels = problem.pixels
-    observed = problem.observation.photons[pixels.slow.long(), pixels.fast.long()]
+    observed = problem.observation.photons[pixels.place]
     mu = problem.image(z)
-    deviance = float(problem.noise.deviance(mu, observed, problem.observation.readout_variance).sum())
+    deviance = float(problem.noise.deviance(mu, observed, problem.observation.variance(pixels)).sum())
     freedom = max(1, len(pixels) - problem.space.size)
     if problem.noise.name == "poisson":
         mean, variance = expected_poisson_deviance(mu)

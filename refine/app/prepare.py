@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from refine.app.build import build_model, build_problem, image_file, require_refinable, steps_per_pixel
+from refine.app.build import Setup, build_model, build_problem, image_file, require_refinable, steps_per_pixel
 from refine.app.compilation import SECONDS_A_STEP
 from refine.app.load import load_config
 from refine.app.template import starter_config
@@ -21,6 +21,7 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     lines = [
         f"{path}: valid",
         f"lab frame {detector.convention}, pivot {detector.pivot}; beam centre {fast} (fast), {slow} (slow) pixels",
+        *_panel_lines(setup),
         f"cell {', '.join(f'{x:.4f}' for x in crystal.cell.tolist())} (Å, degrees), space group {crystal.space_group}",
         *setup.notes,
     ]
@@ -32,10 +33,16 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     seconds = len(problem.pixels) * steps * SECONDS_A_STEP
     return [
         *lines,
-        f"image {image_file(config)}: {len(problem.pixels)} of {detector.size[0] * detector.size[1]} pixels used",
+        f"image {image_file(config)}: {len(problem.pixels)} of {setup.region.size} pixels used",
         f"free: {free}",
         f"{steps} steps a pixel: very roughly {max(seconds, 0.1):.1f} s an iteration on one core",
     ]
+
+
+def _panel_lines(setup: Setup) -> list[str]:
+    """What a detector of many panels is made of; nothing where there is one."""
+    shape = setup.experiment.detector.shape
+    return [f"{shape[0]} panels of {shape[1]} x {shape[2]} pixels (slow x fast)"] if len(shape) == 3 else []
 
 
 def init(path: Path) -> str:

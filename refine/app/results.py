@@ -14,14 +14,14 @@ from refine import __version__
 from refine.app.config import Config
 from refine.app.load import dump_config
 from refine.app.outcome import Estimate, Outcome
+from refine.app.refined_expt import refined_experiments
 from refine.io.atomic import write_text
-from refine.io.geometries import Panel, experiment_list, mosflm_matrix_text, to_dials_frame, write_expt
+from refine.io.experiment_writer import write_expt
+from refine.io.geometries import mosflm_matrix_text
 from refine.io.images import write_image
 from refine.io.results import write_csv, write_yaml
 from refine.model.conventions import frame_change
-from refine.model.detector import MM_PER_UM
 from refine.model.forward import expected_image
-from refine.physics.rotation import axis_rotation
 from refine.problem.problem import ImageProblem
 from refine.solvers.solution import Record, Solution
 
@@ -69,7 +69,7 @@ def write_results(directory: Path, run: Run, problem: ImageProblem, solution: So
     _write_correlations(directory / "correlations.csv", outcome)
     write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
     _write_matrix(directory / "A.mat", run.config, outcome)
-    write_expt(directory / "refined.expt", _experiments(run, outcome))
+    write_expt(directory / "refined.expt", refined_experiments(run.config, run.image, outcome.model))
     write_yaml(directory / "result.yaml", result_record(run, problem, solution, outcome))
 
 
@@ -135,45 +135,6 @@ def _write_matrix(path: Path, config: Config, outcome: Outcome) -> None:
     crystal, beam = outcome.model.crystal, outcome.model.experiment.beam
     mosflm = frame_change(config.detector.convention, "mosflm") @ crystal.a_matrix.cpu().numpy()
     write_text(path, mosflm_matrix_text(mosflm, float(beam.wavelength), crystal.cell.tolist()))
-
-
-def _experiments(run: Run, outcome: Outcome) -> dict[str, Any]:
-    """The refined experiment as DIALS describes it, in the DIALS lab frame."""
-    (crystal, experiment), config = outcome.model, run.config
-    beam, detector, scan = experiment.beam, experiment.detector, experiment.scan
-    turn = to_dials_frame(config.detector.convention)
-    frame = [(turn @ vector.cpu().numpy()).tolist() for vector in detector.frame()]
-    kahn = 0.0 if beam.polarization is None else float(beam.polarization)
-    normal = torch.linalg.cross(beam.direction, beam.polarization_axis)
-    pixel = float(detector.pixel_size)
-    rotating = config.crystal.scan.osc != 0
-    real_space = (
-        crystal.real_space if rotating else crystal.real_space @ axis_rotation(scan.axis, torch.deg2rad(scan.phi0)).T
-    )
-    panel = Panel(
-        origin=frame[0],
-        fast=frame[1],
-        slow=frame[2],
-        image_size=(detector.size[1], detector.size[0]),
-        pixel_size=(pixel, pixel),
-        trusted_range=(-1e9 if config.detector.offset else 0.0, config.detector.saturation or 1e9),
-        gain=config.detector.gain,
-        pedestal=config.detector.offset,
-        thickness=float(detector.sensor.thickness) * MM_PER_UM if detector.sensor else 0.0,
-        mu=1 / (float(detector.sensor.attenuation_length) * MM_PER_UM) if detector.sensor else 0.0,
-    )
-    return experiment_list(
-        beam_direction=(turn @ beam.direction.cpu().numpy()).tolist(),
-        wavelength=float(beam.wavelength),
-        polarization_normal=(turn @ normal.cpu().numpy()).tolist(),
-        polarization_fraction=(1 + kahn) / 2,
-        panels=[panel],
-        real_space=(real_space.cpu().numpy() @ np.asarray(turn).T).tolist(),
-        space_group=crystal.space_group,
-        image=run.image,
-        scan=(float(scan.phi0), float(scan.osc)) if rotating else None,
-        spindle=(turn @ scan.axis.cpu().numpy()).tolist() if rotating else None,
-    )
 
 
 def summary_rows(outcome: Outcome) -> list[tuple[str, str, str, str, str]]:

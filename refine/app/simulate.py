@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from refine.app.build import Setup, build_model
+from refine.app.build import Setup, build_model, by_panel
 from refine.app.config import Config
 from refine.app.load import load_config
 from refine.errors import InputError
@@ -33,17 +33,24 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
         raise InputError(
             f"{path}: the expected image holds values that are not numbers: check fluence, F, cells and b_factor"
         )
-    counts = _noisy(expected, config) if noise else expected * config.detector.gain + config.detector.offset
+    counts = _noisy(expected, config) if noise else _in_adu(expected, config)
     write_image(output, counts, image_header(config, setup))
-    size = f"{counts.shape[0]} x {counts.shape[1]} pixels (slow x fast)"
+    order = "slow x fast" if counts.ndim == 2 else "panels x slow x fast"
+    size = f"{' x '.join(map(str, counts.shape))} pixels ({order})"
     return f"{output}: {size}, largest {counts.max():.6g}, sum {counts.sum():.6g}"
 
 
 def model_image(setup: Setup) -> np.ndarray:
-    """Expected photons (slow, fast) of the starting crystal; 0 outside the region of interest."""
+    """Expected photons (slow, fast) or (panels, slow, fast) of the starting crystal; 0 outside the region of
+    interest."""
     within = torch.from_numpy(setup.region).to(setup.experiment.scale.device)
     image = expected_image(setup.crystal, setup.experiment, interference=setup.interference, within=within)
     return image.cpu().numpy()
+
+
+def _in_adu(photons: np.ndarray, config: Config) -> np.ndarray:
+    gain = by_panel("detector.gain", config.detector.gain, photons.shape)
+    return np.asarray(photons * gain + by_panel("detector.offset", config.detector.offset, photons.shape))
 
 
 def _noisy(expected: np.ndarray, config: Config) -> np.ndarray:
@@ -52,9 +59,9 @@ def _noisy(expected: np.ndarray, config: Config) -> np.ndarray:
             f"--noise: the brightest pixel expects {expected.max():.1e} photons, accepted: up to {MOST_COUNTS:.0e};"
             " lower beam.fluence"
         )
-    detector, generator = config.detector, np.random.default_rng(config.seed)
-    counts = generator.poisson(np.maximum(expected, 0)) * detector.gain + detector.offset
-    return np.asarray(counts + generator.normal(0, detector.readout_noise, expected.shape))
+    generator = np.random.default_rng(config.seed)
+    counts = _in_adu(generator.poisson(np.maximum(expected, 0)), config)
+    return np.asarray(counts + generator.normal(0, config.detector.readout_noise, expected.shape))
 
 
 def image_header(config: Config, setup: Setup) -> dict[str, str | float]:

@@ -1,4 +1,5 @@
-"""Detector images and masks: arrays are (slow, fast), values as stored in the file (ADU or photons).
+"""Detector images and masks: arrays are (slow, fast), or stacks (panels, slow, fast) where a shape of three is asked
+for; values as stored in the file (ADU or photons).
 
 The content decides the format, the suffix only where the content has no signature (raw float32 `.bin`).
 """
@@ -21,7 +22,7 @@ from refine.io.reading import guarded, read_content, read_head
 if TYPE_CHECKING:
     import h5py
 
-Shape = tuple[int, int]
+Shape = tuple[int, ...]
 
 _ACCEPTED = (
     ".npz, .npy, .bin (raw float32), .cbf, .img (SMV), .tif or .h5/.nxs; .cbf, .img and .tif also as .gz or .bz2"
@@ -35,6 +36,7 @@ _SMV_TYPES = {
     "unsigned long": "u4", "long": "i4", "signed long": "i4", "float": "f4", "float IEEE": "f4", "double": "f8",
 }  # fmt: skip
 _HDF5_NAMES = ("image", "entry/data/data", "entry/data/data_000001")
+_STACKED = (".npz", ".npy", ".bin", ".h5")
 _HDF5_MASK = "entry/instrument/detector/pixel_mask"
 
 
@@ -42,8 +44,8 @@ _HDF5_MASK = "entry/instrument/detector/pixel_mask"
 class RawImage:
     """One image as read.
 
-    values: float64 (slow, fast), as stored; float images may hold NaN.
-    valid:  bool (slow, fast), False where the detector itself marks a pixel as gap, bad or saturated.
+    values: float64, as stored; float images may hold NaN.
+    valid:  bool of the same shape, False where the detector itself marks a pixel as gap, bad or saturated.
     note:   one line on what was recognised.
     """
 
@@ -61,7 +63,9 @@ class _Pixels(NamedTuple):
 def read_image(path: str | Path, shape: Shape | None = None) -> RawImage:
     """Read one detector image.
 
-    `shape` is (slow, fast) in pixels, or None where the file says it; raw `.bin` files need it.
+    `shape` is (slow, fast) in pixels, (panels, slow, fast) for a stack of panels, or None for an image whose file says
+    its size; raw `.bin` files need it. A stack is npz (key 'image', or the only array of three dimensions), npy, raw or
+    HDF5.
     In integer images -1 and -2 (unless lower values show that the counts are signed), the type's lowest value,
     and the all-ones value of unsigned types of 16 bits and more are not valid. Raises InputError.
     """
@@ -69,22 +73,21 @@ def read_image(path: str | Path, shape: Shape | None = None) -> RawImage:
     valid = _validity(pixels.array)
     if pixels.masked is not None and pixels.masked.shape == valid.shape:
         valid &= pixels.masked == 0
-    slow, fast = valid.shape
-    note = f"{pixels.format}, {slow} x {fast} (slow x fast) {pixels.array.dtype}, {np.sum(~valid)} pixels marked bad"
+    note = f"{pixels.format}, {_sized(valid.shape)} {pixels.array.dtype}, {np.sum(~valid)} pixels marked bad"
     return RawImage(pixels.array.astype(np.float64), valid, note)
 
 
 def read_mask(path: str | Path, shape: Shape | None = None) -> NDArray[np.bool_]:
-    """Read a mask in any image format (npz key 'mask' or 'image'): bool (slow, fast), nonzero = use. NaN = do not use.
+    """Read a mask in any image format (npz key 'mask' or 'image'): bool, nonzero = use. NaN = do not use.
 
-    Raises InputError.
+    `shape` as in `read_image`. Raises InputError.
     """
     array = _load(Path(path), shape, ("mask", "image")).array
     return np.asarray(np.nan_to_num(array) != 0)
 
 
 def write_image(path: str | Path, image: NDArray[Any], header: Mapping[str, str | float] | None = None) -> None:
-    """Write `image`, (slow, fast) photons, atomically; the suffix chooses the format.
+    """Write `image`, (slow, fast) or (panels, slow, fast) photons, atomically; the suffix chooses the format.
 
     .npz (key 'image') and .npy hold float64, .bin raw little-endian float32, .h5 float32 at /entry/data/data (also
     'image'). .cbf cannot store fractions in its byte-offset compression: values are rounded to int32. .img (SMV) holds
@@ -96,7 +99,10 @@ def write_image(path: str | Path, image: NDArray[Any], header: Mapping[str, str 
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise InputError(f"{path}: unknown image suffix '{Path(path).suffix}'; accepted are {', '.join(WRITERS)}")
-    array = _as_image(path, np.asarray(image))
+    suffix, dims = Path(path).suffix.lower(), 3 if np.ndim(image) == 3 else 2
+    if dims == 3 and suffix not in _STACKED:
+        raise InputError(f"{path}: {suffix} cannot hold {len(image)} panels; accepted are {', '.join(_STACKED)}")
+    array = _as_image(path, np.asarray(image), dims)
     buffer = io.BytesIO()
     try:
         writer(buffer, array, header or {})
@@ -109,23 +115,32 @@ def _load(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
     pixels = _read_any(path, shape, keys)
     if not isinstance(pixels.array, np.ndarray):
         raise InputError(f"{path}: holds no image")
-    array = _as_image(path, pixels.array)
+    array = _as_image(path, pixels.array, 2 if shape is None else len(shape))
     if shape is not None and array.shape != tuple(shape):
+        place = "detector.size" if len(shape) == 2 else "the detector"
         raise InputError(
-            f"image {path} is {array.shape[0]} x {array.shape[1]} (slow x fast), detector.size says "
-            f"{shape[0]} x {shape[1]}; correct detector.size or give another file"
+            f"image {path} is {_sized(array.shape)}, {place} says {_by(shape)}; correct {place} or give another file"
         )
     return pixels._replace(array=array)
 
 
+def _by(shape: Shape) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _sized(shape: Shape) -> str:
+    return f"{_by(shape)} ({'slow x fast' if len(shape) == 2 else 'panels x slow x fast'})"
+
+
 def _read_any(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
+    dims = 2 if shape is None else len(shape)
     if read_head(path).startswith(_HDF5_MAGIC):
-        return _read_hdf5(path)
+        return _read_hdf5(path, dims)
     content = path.read_bytes() if path.suffix.lower() == ".bin" else read_content(path)
     if path.suffix.lower() == ".bin":
         return _read_raw(path, content, shape)
     if content.startswith(b"PK\x03\x04"):
-        return _read_npz(path, content, keys)
+        return _read_npz(path, content, keys, dims)
     if content.startswith(b"{") and b"HEADER_BYTES" in content[:64]:
         return _read_smv(path, content)
     for magic, reader in _READERS.items():
@@ -136,12 +151,12 @@ def _read_any(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels
     )
 
 
-def _as_image(path: str | Path, array: NDArray[Any]) -> NDArray[Any]:
+def _as_image(path: str | Path, array: NDArray[Any], dims: int) -> NDArray[Any]:
     if array.dtype.kind not in "buif":
         raise InputError(f"{path}: holds {array.dtype} values; accepted are integers or real numbers")
-    if array.ndim > 2 and array.size and int(np.prod(array.shape[:-2])) == 1:
-        array = array.reshape(array.shape[-2:])
-    if array.ndim != 2 or array.size == 0:
+    if array.ndim > dims and array.size and int(np.prod(array.shape[:-dims])) == 1:
+        array = array.reshape(array.shape[-dims:])
+    if array.ndim not in (2, dims) or array.size == 0:
         raise InputError(
             f"{path}: holds an array of shape {array.shape}; accepted is one image of (slow, fast) pixels: "
             "cut a single frame out of a stack"
@@ -163,18 +178,21 @@ def _validity(array: NDArray[Any]) -> NDArray[np.bool_]:
 def _read_raw(path: Path, content: bytes, shape: Shape | None) -> _Pixels:
     if shape is None:
         raise InputError(f"{path}: a raw float32 file has no header; give its size as detector.size: [slow, fast]")
-    slow, fast = shape
-    if len(content) != 4 * slow * fast:
+    count = int(np.prod(shape))
+    if len(content) != 4 * count:
         raise InputError(
             f"{path}: holds {len(content)} bytes = {len(content) / 4:g} float32 values, detector.size says "
-            f"{slow} x {fast} = {slow * fast}; correct detector.size or give another file"
+            f"{_by(shape)} = {count}; correct detector.size or give another file"
         )
-    return _Pixels(np.frombuffer(content, "<f4").reshape(slow, fast), "raw float32")
+    return _Pixels(np.frombuffer(content, "<f4").reshape(shape), "raw float32")
 
 
-def _read_npz(path: Path, content: bytes, keys: tuple[str, ...]) -> _Pixels:
+def _read_npz(path: Path, content: bytes, keys: tuple[str, ...], dims: int) -> _Pixels:
     with guarded(path, "an npz archive"), np.load(io.BytesIO(content), allow_pickle=False) as archive:
         key = next((key for key in keys if key in archive), None)
+        if key is None and dims == 3:
+            stacks = [name for name in archive if archive[name].ndim == dims]
+            key = stacks[0] if len(stacks) == 1 else None
         if key is None:
             found = ", ".join(map(repr, archive.keys())) or "none"
             raise InputError(
@@ -267,13 +285,13 @@ _READERS: dict[bytes, Callable[[Path, bytes], _Pixels]] = {
 }
 
 
-def _read_hdf5(path: Path) -> _Pixels:
+def _read_hdf5(path: Path, dims: int) -> _Pixels:
     import h5py
     import hdf5plugin  # noqa: F401  (registers the compression filters of Eiger files)
 
     with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
-        dataset = _hdf5_dataset(path, file)
-        if int(np.prod(dataset.shape[:-2])) != 1:
+        dataset = _hdf5_dataset(path, file, dims)
+        if int(np.prod(dataset.shape[:-dims])) != 1:
             raise InputError(
                 f"{path}: dataset {dataset.name} has shape {dataset.shape}; accepted is one frame of (slow, fast) "
                 "pixels: cut a single frame out"
@@ -283,7 +301,7 @@ def _read_hdf5(path: Path) -> _Pixels:
         return _Pixels(np.asarray(dataset[()]), f"HDF5 dataset {dataset.name}", masked)
 
 
-def _hdf5_dataset(path: Path, file: "h5py.File") -> "h5py.Dataset":
+def _hdf5_dataset(path: Path, file: "h5py.File", dims: int) -> "h5py.Dataset":
     import h5py
 
     for name in _HDF5_NAMES:
@@ -295,8 +313,8 @@ def _hdf5_dataset(path: Path, file: "h5py.File") -> "h5py.Dataset":
             )
     found: dict[str, h5py.Dataset] = {}
     file.visititems(lambda name, node: found.update({name: node} if isinstance(node, h5py.Dataset) else {}))
-    flat = [node for node in found.values() if node.ndim == 2]
+    flat = [node for node in found.values() if node.ndim == dims]
     if len(flat) == 1:
         return flat[0]
     names = ", ".join(f"{name} {node.shape}" for name, node in found.items()) or "none"
-    raise InputError(f"{path}: no dataset 'image' or 'entry/data/data', nor a single 2-D one (found: {names})")
+    raise InputError(f"{path}: no dataset 'image' or 'entry/data/data', nor a single {dims}-D one (found: {names})")

@@ -12,7 +12,7 @@ from refine.physics.background import plane_background
 @dataclass(frozen=True)
 class Background:
     """coefficients (3,): photons at the middle of the image and their change per pixel along fast and slow, plus
-    `factor` () times a known image (slow, fast); `middle` (2,) slow, fast in pixels.
+    `factor` () times a known image (slow, fast) or (panels, slow, fast); `middle` (2,) slow, fast in pixels.
 
     water () is the edge in µm of a cube of water in the beam, or None. It scatters as the crystal does, so the forward
     model adds it to the Bragg intensity.
@@ -35,4 +35,4 @@ class Background:
         smooth = plane_background(self.coefficients, pixels.slow - self.middle[0], pixels.fast - self.middle[1])
         if self.image is None:
             return smooth
-        return smooth + self.factor * self.image[pixels.slow.long(), pixels.fast.long()]
+        return smooth + self.factor * self.image[pixels.place]

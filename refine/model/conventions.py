@@ -1,4 +1,4 @@
-"""Lab frames by name: the vectors that nanoBragg.c's options of these names select."""
+"""Lab frames by name: the vectors that nanoBragg.c's options of these names select, and the frame of DIALS' files."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -30,6 +30,7 @@ CONVENTIONS = {
     "adxv": Convention((0, 0, 1), (1, 0, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (1, 0, 0), "beam"),
     "xds": Convention((0, 0, 1), (1, 0, 0), (0, 1, 0), (1, 0, 0), (1, 0, 0), (1, 0, 0), "sample"),
     "dials": Convention((0, 0, 1), (1, 0, 0), (0, 1, 0), (0, 1, 0), (0, 1, 0), (0, 1, 0), "sample"),
+    "expt": Convention((0, 0, -1), (1, 0, 0), (0, -1, 0), (1, 0, 0), (1, 0, 0), (1, 0, 0), "beam"),
 }
 
 

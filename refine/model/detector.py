@@ -1,4 +1,4 @@
-"""The detector: one panel, placed by the numbers a beamline knows."""
+"""The detector: a panel, or many held as one rigid body, placed by the numbers a beamline knows."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,15 @@ from torch import Tensor
 
 from refine.model.pixels import Pixels
 from refine.physics.curved import curved_positions
-from refine.physics.panel import PanelFrame, panel_pivoted_on_beam, panel_pivoted_on_sample, panel_rotation
+from refine.physics.panel import (
+    PanelFrame,
+    PanelSet,
+    held_frames,
+    panel_pivoted_on_beam,
+    panel_pivoted_on_sample,
+    panel_rotation,
+)
+from refine.physics.parallax import absorbed_at, mean_path, recorded_shift
 
 MM_PER_UM = 1e-3
 
@@ -16,11 +24,18 @@ MM_PER_UM = 1e-3
 @dataclass(frozen=True)
 class Sensor:
     """What absorbs: thickness () µm and attenuation_length () µm, in which a ray falls to 1/e; cut into `layers`, each
-    taken at its front."""
+    taken at its front; or, with `at_mean_path`, one layer whose photons are counted where a ray has gone its mean path
+    (the parallax of DIALS)."""
 
     thickness: Tensor
     attenuation_length: Tensor
     layers: int = 1
+    at_mean_path: bool = False
+
+    @property
+    def in_mm(self) -> tuple[Tensor, Tensor]:
+        """Thickness () in mm and attenuation () in 1/mm."""
+        return self.thickness * MM_PER_UM, 1 / (self.attenuation_length * MM_PER_UM)
 
     @property
     def depths(self) -> Tensor:
@@ -39,9 +54,9 @@ class Sites(NamedTuple):
 
 @dataclass(frozen=True)
 class Detector:
-    """A panel of square pixels.
+    """A flat or bent panel of square pixels, or many flat ones of one size.
 
-    size: (slow, fast) pixels. pixel_size: () mm. distance: () mm from the sample to the direct-beam spot.
+    size: (slow, fast) pixels of a panel. pixel_size: () mm. distance: () mm from the sample to the direct-beam spot.
     beam_center: (2,) fast, slow in pixels, the outer corner of the first pixel at (0, 0).
     rotations: (3,) degrees about lab x, y, z; twotheta: () degrees about twotheta_axis, after them.
     fast, slow, beam, twotheta_axis: (3,) unit vectors of the unrotated panel and of the convention.
@@ -51,6 +66,10 @@ class Detector:
     curved: bent so that all pixels are `distance` from the sample, before the rotations.
     point_pixel: solid angle without the tilt of the pixel against the ray.
     corner_factors: solid angle and polarisation at the first sub-pixel only, as nanoBragg.c has them.
+    panels: the panels of a detector of many, relative to the frame that all of the above places, which moves them as
+    one rigid body; None for the one panel of that frame.
+
+    Where there are many panels, coordinates (..., P) go with the panel (P,) that each pixel is on; else it is None.
     """
 
     size: tuple[int, int]
@@ -69,6 +88,12 @@ class Detector:
     curved: bool = False
     point_pixel: bool = False
     corner_factors: bool = False
+    panels: PanelSet | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image: (slow, fast), or (panels, slow, fast)."""
+        return self.size if self.panels is None else (self.panels.origins.shape[1], *self.size)
 
     @property
     def sites_per_pixel(self) -> int:
@@ -76,7 +101,7 @@ class Detector:
         return self.oversample**2 * (self.sensor.layers if self.sensor else 1)
 
     def frame(self) -> PanelFrame:
-        """Where the flat panel stands: origin in mm, unit vectors; lab frame."""
+        """Where the flat panel, or the frame of many, stands: origin in mm, unit vectors; lab frame."""
         corner = -self.pixel_size * (self.beam_center[0] * self.fast + self.beam_center[1] * self.slow)
         return self._placed(PanelFrame(corner, self.fast, self.slow))
 
@@ -86,26 +111,59 @@ class Detector:
         slow_offset, fast_offset = torch.cartesian_prod(offsets, offsets).reshape(-1, 2).T[:, :, None]
         fast, slow = pixels.fast + fast_offset, pixels.slow + slow_offset
         depths = self.sensor.depths if self.sensor else self.distance.new_zeros(1)
-        normals = self.normals(fast, slow)
-        positions = self.points(fast, slow)[:, None] + normals[:, None] * depths[:, None, None]  # (3, layers, subs, P)
+        normals = self.normals(fast, slow, pixels.panel)
+        points = self.points(fast, slow, pixels.panel)
+        positions = points[:, None] + normals[:, None] * depths[:, None, None]  # (3, layers, subs, P)
         normals = normals.repeat(1, len(depths), 1) if self.curved else normals
         return Sites(positions.flatten(1, 2), normals, depths.repeat_interleave(len(fast_offset))[:, None])
 
-    def points(self, fast: Tensor, slow: Tensor) -> Tensor:
-        """Lab positions (3, ...) in mm of panel coordinates (...) in pixels, the first pixel's corner at (0, 0)."""
-        if self.curved:
-            return self._curved(fast, slow)[0]
-        origin, along_fast, along_slow = (_column(v, fast.dim()) for v in self.frame())
-        return origin + self.pixel_size * (along_fast * fast + along_slow * slow)
+    def points(self, fast: Tensor, slow: Tensor, panel: Tensor | None = None) -> Tensor:
+        """Lab positions (3, ...) in mm at which the photons of panel coordinates (...) in pixels, the first pixel's
+        corner at (0, 0), are counted: on the surface, or below it at a ray's mean path."""
+        surface = self._surface(fast, slow, panel)
+        if self.sensor is None or not self.sensor.at_mean_path:
+            return surface
+        return absorbed_at(surface, self.normals(fast, slow, panel), *self.sensor.in_mm)
 
-    def normals(self, fast: Tensor, slow: Tensor) -> Tensor:
+    def recorded(self, ray: Tensor, panel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Coordinates fast, slow (R,) in pixels, not only within the panel, at which rays (3, R), unit vectors from
+        the sample, are recorded by a flat panel: the inverse of `points`."""
+        if self.curved:
+            raise ValueError("rays are followed to flat panels only")
+        origin, fast, slow = self._frames(panel, 1)
+        normal = self.normals(ray[0], ray[1], panel)
+        obliquity = (ray * normal).sum(0)
+        entered = ray * ((origin * normal).sum(0) / obliquity) - origin
+        along_fast, along_slow = (entered * fast).sum(0), (entered * slow).sum(0)
+        if self.sensor is not None and self.sensor.at_mean_path:
+            shift = recorded_shift(ray, fast, slow, mean_path(obliquity, *self.sensor.in_mm))
+            along_fast, along_slow = along_fast + shift[0], along_slow + shift[1]
+        return along_fast / self.pixel_size, along_slow / self.pixel_size
+
+    def normals(self, fast: Tensor, slow: Tensor, panel: Tensor | None = None) -> Tensor:
         """Unit vectors (3, ...), away from the sample, in which the panel faces at coordinates (...) in pixels; one
-        for all (3, 1, ...) where it is flat."""
+        for all (3, 1, ...) where it is flat, one for each panel (3, ..., P) where there are many."""
         if self.curved:
             return self._curved(fast, slow)[1]
+        frame = self._frames(panel, fast.dim())
+        across = torch.linalg.cross(frame.fast, frame.slow, dim=0)
+        return across * torch.sign((across * frame.origin).sum(0))
+
+    def _surface(self, fast: Tensor, slow: Tensor, panel: Tensor | None) -> Tensor:
+        """Lab positions (3, ...) in mm on the sensor's front."""
+        if self.curved:
+            return self._curved(fast, slow)[0]
+        origin, along_fast, along_slow = self._frames(panel, fast.dim())
+        return origin + self.pixel_size * (along_fast * fast + along_slow * slow)
+
+    def _frames(self, panel: Tensor | None, dims: int) -> PanelFrame:
+        """The frames of the panels (P,) as (3, 1, ..., P), or the one there is as (3, 1, ...), `dims` dimensions
+        after the first."""
         frame = self.frame()
-        across = torch.linalg.cross(frame.fast, frame.slow)
-        return _column(across * torch.sign((across * frame.origin).sum()), fast.dim())
+        if self.panels is None or panel is None:
+            return PanelFrame(*(_column(vector, dims) for vector in frame))
+        held = held_frames(frame, self.panels)
+        return PanelFrame(*(part[:, panel].reshape(3, *[1] * (dims - 1), len(panel)) for part in held))
 
     def _curved(self, fast: Tensor, slow: Tensor) -> tuple[Tensor, Tensor]:
         """Positions (3, ...) mm and normals (3, ...) of a bent panel, which the rotations move as a rigid body."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from refine.model.beam import THOMSON_CROSS_SECTION
 from refine.model.crystal import Crystal
-from refine.model.detector import MM_PER_UM, Sites
+from refine.model.detector import Sites
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.physics.absorption import absorbed_fraction
@@ -52,15 +52,15 @@ def expected_image(
     interference: Interference = fused_interference,
     within: Tensor | None = None,
 ) -> Tensor:
-    """Expected photons (slow, fast) of the whole detector, computed in tiles of at most `tile` pixels; no gradient.
-    Where `within` (slow, fast) bool is given, only there, and 0 elsewhere."""
-    size, like = experiment.detector.size, experiment.detector.distance
-    pixels = Pixels.whole(size, like) if within is None else Pixels.chosen(within, like)
-    image = like.new_zeros(size)
+    """Expected photons (slow, fast), or (panels, slow, fast), of the whole detector, computed in tiles of at most
+    `tile` pixels; no gradient. Where `within`, bool of the same shape, is given, only there, and 0 elsewhere."""
+    shape, like = experiment.detector.shape, experiment.detector.distance
+    pixels = Pixels.whole(shape, like) if within is None else Pixels.chosen(within, like)
+    image = like.new_zeros(shape)
     with torch.no_grad():
         for _, part in pixels.tiles(tile):
             photons = expected_photons(crystal, experiment, part, interference)
-            image[part.slow.long(), part.fast.long()] = photons
+            image[part.place] = photons
     return image
 
 
@@ -118,8 +118,8 @@ def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor
     angle = tilted_solid_angle(distance[at], tilt[at], detector.pixel_size)
     if sensor is None:
         return angle
-    layer, attenuation = sensor.thickness * MM_PER_UM / sensor.layers, 1 / (sensor.attenuation_length * MM_PER_UM)
-    return angle * absorbed_fraction(sites.depths, layer, attenuation, obliquity)
+    thickness, attenuation = sensor.in_mm
+    return angle * absorbed_fraction(sites.depths, thickness / sensor.layers, attenuation, obliquity)
 
 
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:

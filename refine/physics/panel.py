@@ -21,6 +21,21 @@ class PanelFrame(NamedTuple):
         return torch.abs((torch.linalg.cross(self.fast, self.slow) * self.origin).sum())
 
 
+class PanelSet(NamedTuple):
+    """N panels held by one frame: origins (3, N) mm from its origin, fast and slow (3, N) unit vectors, all as
+    components along the frame's fast, slow and fast x slow."""
+
+    origins: Tensor
+    fast: Tensor
+    slow: Tensor
+
+
+def held_frames(holder: PanelFrame, panels: PanelSet) -> PanelFrame:
+    """Where N panels stand that `holder` carries as a rigid body: origin, fast, slow (3, N), lab frame."""
+    axes = torch.stack([holder.fast, holder.slow, torch.linalg.cross(holder.fast, holder.slow)], 1)
+    return PanelFrame(holder.origin[:, None] + axes @ panels.origins, axes @ panels.fast, axes @ panels.slow)
+
+
 def panel_rotation(rotations_deg: Tensor, twotheta_deg: Tensor, twotheta_axis: Tensor) -> Tensor:
     """Rotation (3, 3): about lab x, y, z by the angles (3,), then by two-theta about its axis, all in degrees."""
     return axis_rotation(twotheta_axis, torch.deg2rad(twotheta_deg)) @ misset_rotation(rotations_deg)

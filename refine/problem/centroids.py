@@ -16,7 +16,7 @@ from refine.physics.mosaic import step_rotations
 from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
-from refine.problem.spots import find_spots
+from refine.problem.spots import find_spots_on_panels
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
 from refine.solvers.loop import Stop, solve
 from refine.solvers.solution import Status
@@ -94,11 +94,12 @@ def centroid_start(space: ParameterSpace, observation: Observation) -> tuple[Ten
 def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
     """Scattering vectors (3, K, n) in 1/Å of the brightest spots at the start's geometry, by ascending length, turned
     back to phi = 0 from each of K phi steps."""
-    spots = find_spots(observation.photons.cpu().numpy(), observation.trusted.cpu().numpy())
+    spots = find_spots_on_panels(observation.photons.cpu().numpy(), observation.trusted.cpu().numpy())
     crystal, experiment = space.start
     like = crystal.cell
     fast, slow = (torch.from_numpy(part[:MOST_SPOTS].copy()).to(like) for part in (spots.fast, spots.slow))
-    ray, _ = rays(experiment.detector.points(fast, slow))
+    panel = None if spots.panel is None else torch.from_numpy(spots.panel[:MOST_SPOTS].copy()).to(like.device)
+    ray, _ = rays(experiment.detector.points(fast, slow, panel))
     q = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])[:, 0]
     q = q[:, torch.argsort(torch.linalg.vector_norm(q, dim=0))]
     scan = experiment.scan

@@ -317,7 +317,7 @@ def _torch_checks(model: ModelImage, analytic: Analytic, order: int) -> Iterator
     few = slice(None, None, max(1, len(model.pixels) // FEW_PIXELS))
     largest, photons = analytic.jacobians[0][few].abs().amax(1), analytic.photons[few].abs()
     scale = torch.maximum(largest, LEAST_CHANGE * photons).clamp_min(1e-300)
-    part = replace(model, pixels=Pixels(model.pixels.slow[few], model.pixels.fast[few]))
+    part = replace(model, pixels=model.pixels[few])
     zero = model.space.zero()
 
     def failed(places: Tensor) -> Iterator[str]:

@@ -37,7 +37,7 @@ def choose_pixels(
         *_first(shuffled, safe & ~weak, most // 4),
     ]
     places = torch.tensor(sorted(set(picks))[:most], dtype=torch.long, device=photons.device)
-    return Pixels(candidates.slow[places], candidates.fast[places])
+    return candidates[places]
 
 
 def far_from_jumps(model: Model, pixels: Pixels, indices: Tensor) -> Tensor:

@@ -113,17 +113,17 @@ class ImageProblem:
         experiment = self.space.start.experiment
         width = max(1, points // (experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)))
         for _, part in self.pixels.tiles(width):
-            yield part, self.observation.photons[part.slow.long(), part.fast.long()]
+            yield part, self.observation.photons[part.place]
 
     def _tile_loss(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Tensor:
-        return self.noise.loss(self.expected(z, pixels), observed, self.observation.readout_variance).sum()
+        return self.noise.loss(self.expected(z, pixels), observed, self.observation.variance(pixels)).sum()
 
     def _tile_quadratic(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Quadratic:
         def expected(at: Tensor) -> tuple[Tensor, Tensor]:
             value = self.expected(at, pixels)
             return value, value
 
-        readout = self.observation.readout_variance
+        readout = self.observation.variance(pixels)
         jacobian, mu = torch.func.jacfwd(expected, has_aux=True)(z)  # (P, n), (P,)
         slope, information = self.noise.slope(mu, observed, readout), self.noise.information(mu, observed, readout)
         return Quadratic(

@@ -11,12 +11,24 @@ SIGNIFICANCE = 6.0  # a box this many standard deviations above the local backgr
 
 
 class Spots(NamedTuple):
-    """fast, slow (n,) in pixels, the outer corner of the first pixel at (0, 0); significance (n,) in standard
-    deviations; brightest first."""
+    """fast, slow (n,) in pixels, the outer corner of the panel's first pixel at (0, 0); significance (n,) in standard
+    deviations; panel (n,) where there are many; brightest first."""
 
     fast: np.ndarray
     slow: np.ndarray
     significance: np.ndarray
+    panel: np.ndarray | None = None
+
+
+def find_spots_on_panels(photons: np.ndarray, trusted: np.ndarray) -> Spots:
+    """`find_spots` on every panel of a stack (panels, slow, fast); of an image (slow, fast), just that."""
+    if photons.ndim == 2:
+        return find_spots(photons, trusted)
+    each = [find_spots(*panel) for panel in zip(photons, trusted, strict=True)]
+    numbers = np.repeat(np.arange(len(each)), [len(spots.fast) for spots in each])
+    fast, slow, significance = (np.concatenate(part) for part in zip(*(spots[:3] for spots in each), strict=True))
+    order = np.argsort(-significance, kind="stable")
+    return Spots(fast[order], slow[order], significance[order], numbers[order])
 
 
 def find_spots(photons: np.ndarray, trusted: np.ndarray) -> Spots:

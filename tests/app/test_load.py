@@ -158,7 +158,7 @@ def test_key_that_is_like_nothing():
     "assignment",
     [
         "images=[{file: a, scale: 1}]", "images=[{file: a, orientation: {}}]", "images=[{file: a, background: 1}]",
-        "images=[{file: a, beam: {}}]", "detector.file=x.expt", "crystal.orientation.expt=x.expt",
+        "images=[{file: a, beam: {}}]",
         "crystal.mosaic.model=gaussian", "background.model=radial",
         "refinement.free=[amplitudes]", "refinement.loss=mse",
         "images=[{file: a}, {file: b}]",
@@ -197,7 +197,7 @@ def test_not_yet_supported(assignment):
         ("detector.gain=0", "accepted: a number above 0, in ADU/photon"),
         ("detector.readout_noise=-1", "accepted: a number at least 0, in ADU"),
         ("detector.oversample=65", "at most 64, in sub-pixels"),
-        ("detector.convention=mosfilm", "accepted: mosflm, denzo, adxv, xds or dials; did you mean 'mosflm'?"),
+        ("detector.convention=mosfilm", "accepted: mosflm, denzo, adxv, xds, dials or expt; did you mean 'mosflm'?"),
         ("detector.rotations.pivot=origin", "accepted: beam or sample or null"),
         ("detector=5", "key 'detector' is 5; accepted: a mapping of the keys distance, pixel_size"),
         ("title=5", "key 'title' is 5; accepted: text, in quotes"),
