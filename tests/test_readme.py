@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from expt import SIZE, document, written
 
+from refine.app.load import load_config
 from refine.app.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -53,6 +55,13 @@ def test_python_example_runs(clone):
 def test_the_configuration_shown_is_the_quickstart():
     (shown,) = [text for kind, text in BLOCKS if kind == "yaml"]
     assert shown.strip() == (ROOT / "configs" / "quickstart.yaml").read_text(encoding="utf-8").strip()
+
+
+def test_the_configuration_from_dials_is_whole(tmp_path):
+    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith("images:")]
+    written(tmp_path / "indexed.expt", document())
+    (tmp_path / "config.yaml").write_text(shown, encoding="utf-8")
+    assert load_config(tmp_path / "config.yaml").detector.size == SIZE
 
 
 def test_the_table_shown_is_what_the_quickstart_gives(clone):

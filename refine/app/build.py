@@ -42,6 +42,7 @@ from refine.problem.restraints import Restraint
 
 MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
 ANGSTROM_PER_UM, UM_PER_MM = 1e4, 1e3
+TILE_PIXELS = 1 << 18  # looked at at once; bounds the memory
 FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it are not of the same crystal
 
 
@@ -302,11 +303,11 @@ def _within_resolution(trusted: np.ndarray, config: Config, experiment: Experime
     if limits.min is None and limits.max is None:
         return trusted
     within = torch.from_numpy(trusted).to(experiment.scale.device)
-    pixels = Pixels.chosen(within, experiment.scale)
-    ray, _ = rays(experiment.detector.points(pixels.fast + 0.5, pixels.slow + 0.5, pixels.panel))
-    vectors = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])
-    q = torch.linalg.vector_norm(vectors[:, 0], dim=0)
-    within[pixels.place] = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
+    for _, part in Pixels.chosen(within, experiment.scale).tiles(TILE_PIXELS):
+        ray, _ = rays(experiment.detector.points(part.fast + 0.5, part.slow + 0.5, part.panel))
+        vectors = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])
+        q = torch.linalg.vector_norm(vectors[:, 0], dim=0)
+        within[part.place] = (q <= 1 / (limits.min or 1e-12)) & (q >= 1 / (limits.max or 1e12))
     return within.cpu().numpy()
 
 

@@ -21,24 +21,26 @@ beam:
   #spectrum: null                   # or a text file of wavelengths (Å) and weights
   #sources: null                    # or nanoBragg's list of sources, a ray a line
 
-detector:
+detector:                           # or file: indexed.expt of DIALS, instead of the four keys and the wavelength
   distance: {distance}  # mm, sample to the direct-beam spot
   pixel_size: {pixel_size}  # mm
   size: {size}  # [slow, fast] pixels
   beam_center_px: {beam_center_px}  # [fast, slow] pixels; the outer corner of the first pixel is (0, 0)
-  #convention: mosflm               # lab frame: mosflm | denzo | adxv | xds | dials
+  #convention: mosflm               # lab frame: mosflm | denzo | adxv | xds | dials | expt
   #axes: {{}}                         # vectors instead of the convention's: beam, fast, slow, spindle, ...
   #rotations: {{x: 0, y: 0, z: 0, twotheta: 0, pivot: null}}   # degrees; pivot: beam | sample
-  #gain: 1.0                        # ADU/photon
+  #gain: 1.0                        # ADU/photon, or a list of one a panel; so too the offset
   #offset: 0.0                      # ADU at zero photons
   #readout_noise: 0.0               # ADU rms
   #saturation: null                 # ADU; pixels at or above it are masked
-  #thickness: {{um: 0, attenuation_um: 0, steps: 1}}   # absorbing sensor and its layers
+  #thickness: {{um: 0, attenuation_um: 0, steps: 1, parallax: layers}}   # absorbing sensor; parallax: layers | dials
   #curved: false                    # bent so that all pixels are at the same distance
   #point_pixel: false               # solid angle without the pixel's tilt
   #oversample: 1                    # sub-pixels along each pixel edge, or auto
   #roi: {{fast: null, slow: null}}    # or first and last pixel, such as [0, 511], of the part that is used
   #mask: null                       # file of the detector's shape, nonzero = use the pixel
+  #file: null                       # DIALS .expt that supplies beam and detector; what is given above stays
+  #index: 0                         # number of the experiment in that file
 
 crystal:
   cell: {cell}  # a b c (Å), alpha beta gamma (degrees): the starting cell
@@ -46,6 +48,8 @@ crystal:
   orientation:
     misset_deg: {misset_deg}  # degrees about lab x, y and z, in that order
     #matrix: A.mat                  # example: the orientation from a MOSFLM matrix file
+    #expt: null                     # or DIALS .expt that supplies cell, space group and orientation
+    #index: 0                       # number of the experiment in it
   #cells: [20, 20, 20]              # unit cells along a, b and c
   #shape: square                    # square | round | gauss | tophat
   #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # spread in degrees
