@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from refine.app.config import Config
-from refine.app.config_instrument import MOST_SUBPIXELS, Thickness
+from refine.app.config_instrument import MOST_PIXELS, MOST_SUBPIXELS, Thickness
 from refine.app.dials import panel_set
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
@@ -73,6 +73,10 @@ def build_detector(config: Config, crystal: Crystal) -> Detector:
     panels = None if given.file is None else panel_set(read_experiment(given.file, given.index), like)
     if panels is not None and given.curved:
         raise InputError(f"key 'detector.curved' is true; accepted: false for the many panels of {given.file}")
+    if panels is not None and panels.origins.shape[1] * given.size[0] * given.size[1] > MOST_PIXELS:
+        raise InputError(
+            f"{given.file}: {panels.origins.shape[1]} panels of {given.size}; accepted: {MOST_PIXELS} pixels"
+        )
     turned = given.rotations
     vectors = {ours: like.new_tensor(getattr(axes, theirs)) for ours, theirs in _DETECTOR_AXES.items()}
     return Detector(

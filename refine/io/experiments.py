@@ -20,6 +20,7 @@ from refine.io.reading import guarded, read_content
 
 Vector = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]
+RIGHT_ANGLE = 1e-3  # cosine below which two axes are at right angles
 _PARALLAX, _SIMPLE = "ParallaxCorrectedPxMmStrategy", "SimplePxMmStrategy"
 
 
@@ -309,6 +310,7 @@ def local_frame(entry: dict[str, Any]) -> Vector:
     """Motion (4, 4) from the own axes of a panel or group (along fast, slow, their normal; mm) to those of the group
     that holds it."""
     fast, slow = (np.array(entry[f"{name}_axis"], dtype=np.float64) for name in ("fast", "slow"))
+    fast, slow = fast / np.linalg.norm(fast), slow / np.linalg.norm(slow)
     motion = np.eye(4)
     motion[:3] = np.column_stack([fast, slow, np.cross(fast, slow), np.array(entry["origin"], dtype=np.float64)])
     return motion
@@ -326,8 +328,9 @@ def _holders(group: _Entry, outer: Vector) -> Iterator[tuple[int, Vector]]:
 
 
 def _frame(entry: _Entry) -> Vector:
-    for name in ("fast_axis", "slow_axis"):
-        entry[name].unit()
+    fast, slow = entry["fast_axis"].unit(), entry["slow_axis"].unit()
+    if abs(fast @ slow) > RIGHT_ANGLE:
+        raise entry["slow_axis"].wrong(f"a vector at right angles to fast_axis {entry['fast_axis'].value}")
     entry["origin"].numbers(3)
     return local_frame(entry.value)
 

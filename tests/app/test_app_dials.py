@@ -220,6 +220,7 @@ def test_a_crystal_alone_is_turned_to_the_detectors_frame(place):
         ("crystal.orientation={index: 1}", "key 'crystal.orientation.index' is 1"),
         ("detector.gain=[1, 2, 3]", "key 'detector.gain' lists 3 numbers; accepted: one, or 4 of them, one a panel"),
         ("detector.offset=[1]", "key 'detector.offset' lists 1 numbers"),
+        ("detector.size=[10000, 9000]", "x.expt: 4 panels of (10000, 9000); accepted: 200000000 pixels"),
         ("detector.curved=true", "key 'detector.curved' is true"),
         ("background.model=plane", "key 'background.model' is 'plane'; accepted for many panels"),
         ("detector.thickness={um: 100, attenuation_um: 100, steps: 2, parallax: dials}", "detector.thickness.parallax"),

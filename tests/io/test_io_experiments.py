@@ -109,6 +109,7 @@ def test_goniometer_of_several_axes(tmp_path):
         (("detector", 0, "panels"), [], "key 'detector.0.panels' is []"),
         (("detector", 0, "panels", 0, "origin"), [1, 2], "key 'detector.0.panels.0.origin' is [1, 2]"),
         (("detector", 0, "panels", 0, "fast_axis"), None, "key 'detector.0.panels.0.fast_axis' is missing"),
+        (("detector", 0, "panels", 0, "slow_axis"), [1, 0, 0], "key 'detector.0.panels.0.slow_axis' is [1, 0, 0]"),
         (("detector", 0, "panels", 0, "image_size"), [0, 5], "key 'detector.0.panels.0.image_size'"),
         (("detector", 0, "panels", 0, "gain"), 0, "key 'detector.0.panels.0.gain' is 0"),
         (("detector", 0, "panels", 0, "mask"), [[1, 2, 3]], "key 'detector.0.panels.0.mask.0'"),

@@ -6,18 +6,20 @@ import gzip
 import gemmi
 import numpy as np
 import pytest
+from expt import document, tiles, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
+from refine.io.experiments import DialsExperiment, read_experiment
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import RawImage, read_image, write_image
 from refine.io.reflections import ReflectionList, read_structure_factors
 
 IMAGE = np.random.default_rng(1).integers(0, 70000, (6, 9)).astype(float)
 KINDS = [".npz", ".npy", ".cbf", ".img", ".h5", ".bin", ".cbf.gz", ".img.bz2", ".mtz", ".hkl", ".hkl.gz", ".mat",
-         ".spectrum", ".sources"]  # fmt: skip
+         ".spectrum", ".sources", ".expt"]  # fmt: skip
 MATRIX = "0.02 0 0\n0 0.025 0\n0 0 0.02\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n50 40 50 90 90 90\n0 0 0\n"
 
 
@@ -37,6 +39,7 @@ def originals(tmp_path_factory):
     (folder / "x.mat").write_text(MATRIX)
     (folder / "x.spectrum").write_text("# Å, weight\n0.98 1\n1.02 2.5\n")
     (folder / "x.sources").write_text("-10 0 0\n-10 0 0.1 2\n-10 0.1 0 3 1.1e-10\n")
+    written(folder / "x.expt", document(tiles(1, 2)))
     content = {suffix: (folder / f"x{suffix}").read_bytes() for suffix in KINDS if suffix.count(".") == 1}
     content |= {".cbf.gz": gzip.compress(content[".cbf"]), ".img.bz2": bz2.compress(content[".img"])}
     return content | {".hkl.gz": gzip.compress(content[".hkl"])}
@@ -45,6 +48,8 @@ def originals(tmp_path_factory):
 def read(path):
     if path.suffix in (".spectrum", ".sources"):
         return np.column_stack(read_spectrum(path) if path.suffix == ".spectrum" else read_source_list(path, 1.0))
+    if path.suffix == ".expt":
+        return read_experiment(path)
     if path.suffix == ".mat":
         return read_mosflm_matrix(path, 1.0)
     return read_structure_factors(path) if ".hkl" in path.name or ".mtz" in path.name else read_image(path, (6, 9))
@@ -54,6 +59,9 @@ def check(result):
     if isinstance(result, RawImage):
         assert result.values.shape == result.valid.shape == (6, 9)
         assert result.values.dtype == np.float64
+    elif isinstance(result, DialsExperiment):
+        assert result.beam.wavelength > 0
+        assert all(np.isfinite([*panel.origin, *panel.fast, *panel.slow]).all() for panel in result.panels)
     elif isinstance(result, ReflectionList):
         assert result.hkl.shape == (len(result.amplitude), 3)
         assert np.all(np.isfinite(result.amplitude))
