@@ -9,7 +9,8 @@ import pytest
 import torch
 from builders import f64, full_experiment, random_factors, rich_crystal, rich_experiment
 
-from refine.model.crystal import Crystal
+from refine.model.beam import GaussianBeam
+from refine.model.crystal import Crystal, GaussianMosaic
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
@@ -59,7 +60,16 @@ def listed_rays() -> Experiment:
     return replace(built, beam=beam)
 
 
+def gaussian_beam() -> Experiment:
+    built = rich_experiment()
+    return replace(built, beam=replace(built.beam, gaussian=GaussianBeam(f64(0.4), f64(2.0, 3.0))))
+
+
+SMEARED = {"mosaic": GaussianMosaic(f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]]))}
+
 CASES = {
+    "Gaussian mosaic": Case(SAMPLE, crystal=SMEARED),
+    "Gaussian mosaic, spectrum and divergence": Case((*PANEL, "wavelength", "cell", "mosaic"), gaussian_beam, SMEARED),
     "beam and sensor": Case(
         ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water", "wavelength"), full_experiment
     ),

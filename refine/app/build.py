@@ -13,6 +13,7 @@ from torch import Tensor
 from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config
+from refine.app.config_crystal import Mosaic as MosaicConfig
 from refine.app.config_crystal import fits_group, group_needs
 from refine.errors import InputError
 from refine.io.geometries import read_mosflm_matrix
@@ -20,7 +21,7 @@ from refine.io.images import read_image, read_mask
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.model.background import Background
 from refine.model.conventions import frame_change
-from refine.model.crystal import Crystal, Mosaic
+from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.experiment import Experiment
 from refine.model.forward import Interference
 from refine.model.observation import Observation
@@ -76,7 +77,7 @@ def choose_interference(
 def steps_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
     """Sub-pixels, layers, rays, phi steps and mosaic domains."""
     points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
-    return points * experiment.scan.steps * len(crystal.mosaic.fractions)
+    return points * experiment.scan.steps * crystal.domains
 
 
 def build_model(config: Config) -> Setup:
@@ -137,18 +138,25 @@ def image_file(config: Config) -> Path:
 
 
 def _crystal(config: Config, like: Tensor) -> Crystal:
-    given, mosaic = config.crystal, config.crystal.mosaic
+    given = config.crystal
     cell, rotation = _cell_and_rotation(config, like)
     rotation = misset_rotation(like.new_tensor(given.orientation.misset_deg)) @ rotation
     return Crystal(
         cell,
         rotation,
         _cells(config, cell),
-        Mosaic.sampled(like.new_tensor(mosaic.spread_deg), mosaic.domains, mosaic.seed),
+        _mosaic(given.mosaic, like),
         given.shape,
         like.new_tensor(given.b_factor),
         given.space_group,
     )
+
+
+def _mosaic(given: MosaicConfig, like: Tensor) -> Mosaic | GaussianMosaic:
+    if given.model == "domains":
+        return Mosaic.sampled(like.new_tensor(given.spread_deg), given.domains, given.seed)
+    xx, yy, zz, xy, xz, yz = given.covariance
+    return GaussianMosaic(like.new_tensor([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
 
 
 def _cells(config: Config, cell: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from refine.app.config import Config
 from refine.app.config_instrument import MOST_SUBPIXELS, Thickness
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
-from refine.model.beam import Beam
+from refine.model.beam import Beam, GaussianBeam
 from refine.model.conventions import CONVENTIONS, Convention
 from refine.model.crystal import Crystal
 from refine.model.detector import Detector, Sensor
@@ -31,7 +31,12 @@ def build_beam(config: Config, like: Tensor) -> Beam:
     kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
     direction, electric = like.new_tensor(axes.beam), like.new_tensor(axes.polarization)
     one = Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, electric)
-    return replace(one, spread=_rays(config, like) if beam.sources else _spread(config, like))
+    sigmas = beam.gaussian
+    gaussian = GaussianBeam(
+        like.new_tensor(sigmas.bandwidth_percent), like.new_tensor((sigmas.horizontal_mrad, sigmas.vertical_mrad))
+    )
+    rays = _rays(config, like) if beam.sources else _spread(config, like)
+    return replace(one, spread=rays, gaussian=gaussian if sigmas.given else None)
 
 
 def _spread(config: Config, like: Tensor) -> Spread | None:

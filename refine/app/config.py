@@ -114,7 +114,13 @@ class Config(Section):
 
     def problems(self) -> Iterator[Problem]:
         free, mosaic = list(self.refinement.free), self.crystal.mosaic
-        if "mosaic" in free and (mosaic.spread_deg == 0 or mosaic.domains == 1):
+        if self.beam.gaussian.given and mosaic.model != "gaussian":
+            yield Problem(
+                "beam.gaussian", self.beam.gaussian.model_dump(), "zeros unless crystal.mosaic.model is gaussian"
+            )
+        if mosaic.model == "gaussian" and self.structure_factors.interpolate:
+            yield Problem("structure_factors.interpolate", True, "false with crystal.mosaic.model gaussian")
+        if "mosaic" in free and mosaic.model == "domains" and (mosaic.spread_deg == 0 or mosaic.domains == 1):
             needs = "mosaic only when crystal.mosaic has spread_deg above 0 and domains of 2 or more"
             yield Problem("refinement.free", free, needs)
         if self.refinement.loss == "gaussian" and self.detector.readout_noise == 0:

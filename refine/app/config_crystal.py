@@ -131,10 +131,18 @@ class Orientation(Section):
 
 
 class Mosaic(Section):
-    """nanoBragg's mosaic: a number of rigid domains drawn at random from a cap of directions."""
+    """nanoBragg's mosaic, rigid domains drawn at random from a cap of directions; or a continuous Gaussian
+    distribution of small rotations, in closed form."""
 
-    model: Literal["domains"] = Field(default="domains", description="kind of mosaic distribution")
-    spread_deg: NotNegative = Field(default=0.0, description="isotropic mosaic spread [degrees]")
+    model: Literal["domains", "gaussian"] = Field(default="domains", description="kind of mosaic distribution")
+    spread_deg: NotNegative = Field(
+        default=0.0,
+        description="largest rotation of a domain; of gaussian the standard deviation about an axis [degrees]",
+    )
+    covariance_deg2: tuple[Number, Number, Number, Number, Number, Number] | None = Field(
+        default=None,
+        description="xx yy zz xy xz yz about the lab axes, of model gaussian instead of spread_deg [degrees^2]",
+    )
     domains: Annotated[Count, Field(le=MOST_STEPS)] = Field(
         default=1, description="number of mosaic domains; the first is never rotated [domains]"
     )
@@ -143,9 +151,35 @@ class Mosaic(Section):
     )
 
     def problems(self) -> Iterable[Problem]:
-        if self.spread_deg > 0 and self.domains == 1:
+        if self.model == "gaussian":
+            yield from self._gaussian_problems()
+        elif self.covariance_deg2 is not None:
+            yield Problem("covariance_deg2", list(self.covariance_deg2), "null with model domains")
+        elif self.spread_deg > 0 and self.domains == 1:
             accepted = "2 or more when spread_deg is above 0: one domain is always the identity, whatever the spread"
             yield Problem("domains", self.domains, accepted)
+
+    def _gaussian_problems(self) -> Iterator[Problem]:
+        if self.domains > 1:
+            yield Problem("domains", self.domains, "1 with model gaussian, which is not sampled")
+        if (self.spread_deg > 0) == (self.covariance_deg2 is not None):
+            yield Problem("spread_deg", self.spread_deg, "above 0, in degrees, or covariance_deg2, not both")
+        elif self.covariance_deg2 is not None:
+            xx, yy, zz, xy, xz, yz = self.covariance_deg2
+            minors = (
+                xx,
+                xx * yy - xy * xy,
+                xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz),
+            )
+            if not min(minors) > 0:
+                accepted = "xx yy zz xy xz yz of a positive definite matrix, in degrees^2"
+                yield Problem("covariance_deg2", list(self.covariance_deg2), accepted)
+
+    @property
+    def covariance(self) -> tuple[float, float, float, float, float, float]:
+        """xx yy zz xy xz yz in degrees^2, of model gaussian."""
+        square = self.spread_deg**2
+        return self.covariance_deg2 or (square, square, square, 0.0, 0.0, 0.0)
 
 
 class Scan(Section):
@@ -195,6 +229,10 @@ class Crystal(Section):
         return data
 
     def problems(self) -> Iterator[Problem]:
+        if self.mosaic.model == "gaussian" and self.shape != "gauss":
+            yield Problem(
+                "shape", self.shape, "gauss with mosaic model gaussian: only that shape adds up in closed form"
+            )
         if self.cells is None and self.size_um is None:
             yield Problem("cells", None, "3 numbers of unit cells, at least 1, or size_um (µm)")
         if self.cells is not None and self.size_um is not None:

@@ -22,14 +22,12 @@ UNSUPPORTED_KEYS = frozenset(
         "images.*.beam",
         "detector.file",
         "crystal.orientation.expt",
-        "crystal.mosaic.covariance_deg2",
         "structure_factors.model",
         "structure_factors.unknown",
         "refinement.holdout",
     }
 )
 UNSUPPORTED_VALUES = {
-    "crystal.mosaic.model": ("gaussian",),
     "background.model": ("radial",),
     "refinement.free.*": ("amplitudes",),
     "refinement.loss": ("mse", "robust"),

@@ -92,6 +92,19 @@ class Dispersion(Section):
             yield Problem("steps", self.steps, "2 or more when percent is above 0")
 
 
+class GaussianSpread(Section):
+    """Standard deviations of a spectrum and divergence that are not sampled."""
+
+    bandwidth_percent: NotNegative = Field(default=0.0, description="of the wavelength over its mean [%]")
+    horizontal_mrad: NotNegative = Field(default=0.0, description="along the polarization axis [mrad]")
+    vertical_mrad: NotNegative = Field(default=0.0, description="across it [mrad]")
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them is above 0."""
+        return max(self.bandwidth_percent, self.horizontal_mrad, self.vertical_mrad) > 0
+
+
 class Beam(Section):
     """The incident beam; its strength is `fluence`, or `flux`, `exposure` and `size` together."""
 
@@ -108,6 +121,10 @@ class Beam(Section):
     )
     divergence: Divergence = Field(default=Divergence(), description="spread of directions")
     dispersion: Dispersion = Field(default=Dispersion(), description="evenly spread wavelengths")
+    gaussian: GaussianSpread = Field(
+        default=GaussianSpread(),
+        description="Gaussian spectrum and divergence, with mosaic model gaussian",
+    )
     spectrum: FileName | None = Field(
         default=None, description="text file of wavelengths [Å] and weights, two columns, instead of dispersion"
     )
@@ -131,6 +148,8 @@ class Beam(Section):
             yield Problem("fluence", self.fluence, "fluence, or flux + exposure + size, not both")
         elif self.fluence is None and absent:
             yield Problem(absent[0], None, "flux (photons/s) + exposure (s) + size (mm) together, or fluence")
+        if self.gaussian.given and (self._spreads or self.spectrum is not None or self.sources is not None):
+            yield Problem("gaussian", self.gaussian.model_dump(), "zeros beside sampled divergence, colours or sources")
         if self.spectrum is not None and self.dispersion.percent > 0:
             yield Problem("spectrum", str(self.spectrum), "a spectrum or dispersion.percent above 0, not both")
         if self.sources is not None and (self.spectrum is not None or self._spreads):

@@ -18,6 +18,7 @@ beam:
   #polarization: 0.0                # Kahn factor, -1 to 1; null turns the correction off
   #divergence: {{horizontal_mrad: 0, vertical_mrad: 0, steps: 1, round: true}}   # full widths
   #dispersion: {{percent: 0, steps: 1}}   # full width of the spectrum
+  #gaussian: {{bandwidth_percent: 0, horizontal_mrad: 0, vertical_mrad: 0}}   # with mosaic model gaussian
   #spectrum: null                   # or a text file of wavelengths (Å) and weights
   #sources: null                    # or nanoBragg's list of sources, a ray a line
 
@@ -48,7 +49,7 @@ crystal:
     #matrix: A.mat                  # example: the orientation from a MOSFLM matrix file
   #cells: [20, 20, 20]              # unit cells along a, b and c
   #shape: square                    # square | round | gauss | tophat
-  #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # spread in degrees
+  #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # degrees; model: domains | gaussian
   #scan: {{phi0: 0, osc: 0, steps: 1}}   # degrees, about the spindle
   #b_factor: 0.0                    # Å^2
 

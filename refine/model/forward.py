@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 
 from refine.model.beam import THOMSON_CROSS_SECTION
-from refine.model.crystal import Crystal
+from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.detector import MM_PER_UM, Sites
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.physics.absorption import absorbed_fraction
 from refine.physics.background import water_scattering
 from refine.physics.fused import fused_interference
+from refine.physics.gaussian_mosaic import Blur, gaussian_interference
 from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.solid_angle import tilted_solid_angle
+from refine.physics.sources import PER_PERCENT, RADIAN_PER_MRAD
 from refine.physics.structure_factor import debye_waller
 
 Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps], Tensor]
@@ -35,8 +37,7 @@ def expected_photons(
     sites = experiment.detector.sites(pixels)
     ray, distance = rays(sites.positions)
     scattering = _scattering(experiment, ray)  # (3, W, S, P)
-    steps, angles = _steps(crystal, experiment)
-    points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
+    points = _points(crystal, experiment, scattering.flatten(1), interference)
     bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
     scattered = _scattered(experiment, scattering, bragg)
     intensity = (scattered * _source_factor(experiment, ray)).sum(0) * _counted(experiment, sites, ray, distance)
@@ -99,6 +100,28 @@ def _source_factor(experiment: Experiment, ray: Tensor) -> Tensor:
     return weights * polarization(incident, ray[:, None], beam.polarization_axis, beam.polarization)
 
 
+def _points(crystal: Crystal, experiment: Experiment, scattering: Tensor, interference: Interference) -> Tensor:
+    """The interference function (Q,) at scattering vectors (3, Q): by `interference`, or in closed form."""
+    steps, angles = _steps(crystal, experiment)
+    if isinstance(crystal.mosaic, Mosaic):
+        return interference(scattering, crystal.real_space, crystal.cells, angles, steps)
+    blur = _blur(crystal.mosaic, experiment)
+    return gaussian_interference(scattering, crystal.real_space, crystal.cells, blur, angles, steps)
+
+
+def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
+    """What spreads the reflections of a Gaussian mosaic."""
+    beam = experiment.beam
+    rotations = torch.deg2rad(torch.linalg.cholesky(mosaic.covariance))
+    if beam.gaussian is None:
+        return Blur(rotations, torch.zeros_like(beam.wavelength), beam.direction.new_zeros(0, 3))
+    magnetic = torch.linalg.cross(beam.direction, beam.polarization_axis)
+    magnetic = magnetic / torch.linalg.vector_norm(magnetic)
+    across = torch.stack([torch.linalg.cross(magnetic, beam.direction), magnetic])
+    sigmas = beam.gaussian.divergence * RADIAN_PER_MRAD / beam.wavelength
+    return Blur(rotations, beam.gaussian.bandwidth * PER_PERCENT, sigmas[:, None] * across)
+
+
 def _scattered(experiment: Experiment, scattering: Tensor, bragg: Tensor) -> Tensor:
     """electrons^2 (W, S, P) of crystal and water at scattering vectors (3, W, S, P): the crystal's within the
     resolution limit of the structure factors."""
@@ -125,6 +148,11 @@ def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
     """What the sum over steps holds fixed, and its angles (3,) in radians: mosaic spread, phi0, osc."""
     factors, mosaic, scan = experiment.structure_factors, crystal.mosaic, experiment.scan
-    angles = torch.deg2rad(torch.stack([mosaic.spread_deg, scan.phi0, scan.osc]))
-    fixed = (mosaic.axes, mosaic.fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
+    none = torch.zeros_like(scan.phi0)
+    if isinstance(mosaic, Mosaic):
+        spread, axes, fractions = mosaic.spread_deg, mosaic.axes, mosaic.fractions
+    else:
+        spread, axes, fractions = none, none.new_zeros(1, 3), none.new_zeros(1)
+    angles = torch.deg2rad(torch.stack([spread, scan.phi0, scan.osc]))
+    fixed = (axes, fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
     return Steps(*fixed, factors.amplitude), angles

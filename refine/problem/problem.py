@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from refine.model.crystal import GaussianMosaic
 from refine.model.forward import Interference, expected_photons
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
@@ -16,6 +17,7 @@ from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
 
 TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
+CLOSED_FORM = 16  # points whose memory one of a Gaussian mosaic takes: autograd keeps its intermediates
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
 
 
@@ -97,7 +99,7 @@ class ImageProblem:
         prior = restraint_residuals(self.space, self.restraints, at := z.clone().requires_grad_())
         product = self._directional(((prior**2).sum() / 2), at, v) if len(prior) else torch.zeros_like(z)
         crystal, experiment = self.space.start
-        steps = len(crystal.mosaic.fractions) * experiment.scan.steps
+        steps = crystal.domains * experiment.scan.steps
         for tile in self._tiles(max(1, TILE_STEPS // steps)):
             at = z.clone().requires_grad_()
             product = product + self._directional(self._tile_loss(at, *tile), at, v)
@@ -111,7 +113,10 @@ class ImageProblem:
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
         experiment = self.space.start.experiment
-        width = max(1, points // (experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)))
+        per_pixel = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
+        if isinstance(self.space.start.crystal.mosaic, GaussianMosaic):
+            per_pixel *= CLOSED_FORM
+        width = max(1, points // per_pixel)
         for _, part in self.pixels.tiles(width):
             yield part, self.observation.photons[part.slow.long(), part.fast.long()]
 

@@ -177,12 +177,30 @@ def test_auto_oversamples_as_far_as_the_fringes_need() -> None:
         ("structure_factors.d_min=0", "above 0, in Å"),
         ("background.water_um=-1", "at least 0, in µm"),
         ("beam.sources=none.txt", "none.txt"),
+        ("crystal.mosaic={model: gaussian, spread_deg: 0.1}", "gauss with mosaic model gaussian"),
+        ("crystal={cell: [41, 53, 63, 84, 97, 106], shape: gauss, mosaic: {model: gaussian}}", "above 0, in degrees"),
+        ("crystal.mosaic={model: gaussian, spread_deg: 1, domains: 3}", "1 with model gaussian"),
+        ("crystal.mosaic={model: gaussian, covariance_deg2: [1, 1, 1, 2, 0, 0]}", "positive definite"),
+        ("crystal.mosaic={covariance_deg2: [1, 1, 1, 0, 0, 0]}", "null with model domains"),
+        ("beam.gaussian={bandwidth_percent: 1}", "zeros unless crystal.mosaic.model is gaussian"),
+        ("beam={wavelength: 1, gaussian: {bandwidth_percent: 1}, dispersion: {percent: 1, steps: 2}}", "zeros beside"),
     ],
 )
 def test_what_is_refused(override: str, said: str) -> None:
     with pytest.raises(InputError) as caught:
         setup(override)
     assert said in str(caught.value)
+
+
+SMEARED = "crystal={cell: [41, 53, 63, 84, 97, 106], cells: [5, 6, 4], shape: gauss, mosaic: {model: gaussian, %s}}"
+
+
+def test_one_spread_is_a_covariance_alike_in_all_directions() -> None:
+    one = image(SMEARED % "spread_deg: 0.4")
+    assert one.max() > 100
+    assert np.array_equal(one, image(SMEARED % "covariance_deg2: [0.16, 0.16, 0.16, 0, 0, 0]"))
+    assert not np.allclose(one, image(SMEARED % "covariance_deg2: [0.16, 0.16, 0.3, 0, 0, 0]"))
+    assert not np.allclose(one, image(SMEARED % "spread_deg: 0.4", "beam.gaussian.bandwidth_percent=1"))
 
 
 def test_free_parameters_need_something_to_start_from() -> None:

@@ -159,7 +159,7 @@ def test_key_that_is_like_nothing():
     [
         "images=[{file: a, scale: 1}]", "images=[{file: a, orientation: {}}]", "images=[{file: a, background: 1}]",
         "images=[{file: a, beam: {}}]", "detector.file=x.expt", "crystal.orientation.expt=x.expt",
-        "crystal.mosaic.model=gaussian", "background.model=radial",
+        "background.model=radial",
         "refinement.free=[amplitudes]", "refinement.loss=mse",
         "images=[{file: a}, {file: b}]",
     ],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refine.errors import InputError
 from refine.model.background import Background
-from refine.model.crystal import Mosaic
+from refine.model.crystal import GaussianMosaic, Mosaic
 from refine.model.forward import expected_image
 from refine.parameters.catalogue import CATALOGUE, orientation
 from refine.parameters.parameter import Model, Parameter
@@ -40,6 +40,9 @@ def made(name: str) -> tuple[Model, Parameter]:
     if name == "background of an image":
         model = start_with_image()
         return model, CATALOGUE["background"](model)
+    if name == "mosaic of six":
+        model = Model(rich_crystal(mosaic=GaussianMosaic(SIX)), start().experiment)
+        return model, CATALOGUE["mosaic"](model)
     if name == "background plane":
         model = start()
         return model, ParameterSpace.of(*model, free=["background"], plane_background=True).parameters[0]
@@ -49,7 +52,8 @@ def made(name: str) -> tuple[Model, Parameter]:
     return model, CATALOGUE[name](model)
 
 
-ALL = (*NAMES, "background of an image", "background plane")
+SIX = f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]])
+ALL = (*NAMES, "background of an image", "background plane", "mosaic of six")
 
 FOUND: dict[str, Callable[[Model], Tensor]] = {
     "cell": lambda m: m.crystal.cell,
@@ -57,6 +61,7 @@ FOUND: dict[str, Callable[[Model], Tensor]] = {
     "scale": lambda m: m.experiment.scale.reshape(1),
     "cells": lambda m: m.crystal.cells,
     "mosaic": lambda m: m.crystal.mosaic.spread_deg.reshape(1),
+    "mosaic of six": lambda m: m.crystal.mosaic.covariance[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]],
     "b_factor": lambda m: m.crystal.b_factor.reshape(1),
     "wavelength": lambda m: m.experiment.beam.wavelength.reshape(1),
     "distance": lambda m: m.experiment.detector.distance.reshape(1),
