@@ -65,7 +65,7 @@ def gaussian_beam() -> Experiment:
     return replace(built, beam=replace(built.beam, gaussian=GaussianBeam(f64(0.4), f64(2.0, 3.0))))
 
 
-SMEARED = {"mosaic": GaussianMosaic(f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]]))}
+SMEARED = {"mosaic": GaussianMosaic.of(f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]]))}
 
 CASES = {
     "Gaussian mosaic": Case(SAMPLE, crystal=SMEARED),

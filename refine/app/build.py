@@ -156,7 +156,7 @@ def _mosaic(given: MosaicConfig, like: Tensor) -> Mosaic | GaussianMosaic:
     if given.model == "domains":
         return Mosaic.sampled(like.new_tensor(given.spread_deg), given.domains, given.seed)
     xx, yy, zz, xy, xz, yz = given.covariance
-    return GaussianMosaic(like.new_tensor([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
+    return GaussianMosaic.of(like.new_tensor([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
 
 
 def _cells(config: Config, cell: Tensor) -> Tensor:

@@ -26,10 +26,20 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class GaussianMosaic:
-    """A continuous Gaussian distribution of small rotations: covariance (3, 3) in degrees^2, lab
-    axes, as the domains of nanoBragg.c are turned after phi."""
+    """A continuous Gaussian distribution of small rotations: covariance L L^T in degrees^2 of `factor` L (3, 3), lab
+    axes, as the domains of nanoBragg.c are turned after phi. A factor, so that no value is not positive."""
 
-    covariance: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, covariance: Tensor) -> "GaussianMosaic":
+        """From a positive definite covariance (3, 3) in degrees^2."""
+        return cls(torch.linalg.cholesky(covariance))
+
+    @property
+    def covariance(self) -> Tensor:
+        """(3, 3) degrees^2."""
+        return self.factor @ self.factor.T
 
     @property
     def spread_deg(self) -> Tensor:

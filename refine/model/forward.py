@@ -112,7 +112,7 @@ def _points(crystal: Crystal, experiment: Experiment, scattering: Tensor, interf
 def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
     """What spreads the reflections of a Gaussian mosaic."""
     beam = experiment.beam
-    rotations = torch.deg2rad(torch.linalg.cholesky(mosaic.covariance))
+    rotations = torch.deg2rad(mosaic.factor)
     if beam.gaussian is None:
         return Blur(rotations, torch.zeros_like(beam.wavelength), beam.direction.new_zeros(0, 3))
     magnetic = torch.linalg.cross(beam.direction, beam.polarization_axis)

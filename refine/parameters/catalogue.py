@@ -144,18 +144,17 @@ def mosaic(start: Model) -> Parameter:
 def _mosaic_covariance(start: GaussianMosaic) -> Parameter:
     """S = L E E^T L^T, L L^T the start and E lower triangular with a positive diagonal: positive definite whatever z.
     A unit of z is 1 % of a standard deviation, or a correlation of 1 %."""
-    factor = torch.linalg.cholesky(start.covariance)
+    factor = start.factor
     rows, columns = torch.tril_indices(3, 3).to(factor.device)
     diagonal = rows == columns
 
-    def covariance(z: Tensor) -> Tensor:
+    def moved(z: Tensor) -> GaussianMosaic:
         values = torch.where(diagonal, torch.exp(0.01 * z), 0.01 * z)
-        change = factor @ torch.zeros_like(factor).index_put((rows, columns), values)
-        return change @ change.T
+        return GaussianMosaic(factor @ torch.zeros_like(factor).index_put((rows, columns), values))
 
     def read(z: Tensor) -> Tensor:
-        found = covariance(z)
-        return torch.stack([found[i, j] for i, j in VOIGT])
+        covariance = moved(z).covariance
+        return torch.stack([covariance[i, j] for i, j in VOIGT])
 
     def encode(wanted: Tensor) -> Tensor:
         matrix = torch.zeros_like(factor)
@@ -166,7 +165,7 @@ def _mosaic_covariance(start: GaussianMosaic) -> Parameter:
         return 100 * torch.where(diagonal, torch.log(change), change)
 
     def place(model: Model, z: Tensor) -> Model:
-        return put_crystal(model, mosaic=GaussianMosaic(covariance(z)))
+        return put_crystal(model, mosaic=moved(z))
 
     anywhere = torch.full((6,), torch.inf).to(factor)
     limit = torch.tensor([400.0] * 3 + [torch.inf] * 3).to(factor)

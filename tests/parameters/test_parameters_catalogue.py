@@ -41,7 +41,7 @@ def made(name: str) -> tuple[Model, Parameter]:
         model = start_with_image()
         return model, CATALOGUE["background"](model)
     if name == "mosaic of six":
-        model = Model(rich_crystal(mosaic=GaussianMosaic(SIX)), start().experiment)
+        model = Model(rich_crystal(mosaic=GaussianMosaic.of(SIX)), start().experiment)
         return model, CATALOGUE["mosaic"](model)
     if name == "background plane":
         model = start()

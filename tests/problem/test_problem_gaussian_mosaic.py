@@ -20,7 +20,7 @@ TRUE = f64([[0.30, 0.12, -0.06], [0.12, 0.20, 0.03], [-0.06, 0.03, 0.25]])
 
 def space(mosaic: Tensor) -> ParameterSpace:
     instrument = experiment(size=(96, 96))
-    return ParameterSpace.of(crystal(mosaic=GaussianMosaic(mosaic)), instrument, FREE)
+    return ParameterSpace.of(crystal(mosaic=GaussianMosaic.of(mosaic)), instrument, FREE)
 
 
 def test_six_covariances_are_recovered_within_their_uncertainties() -> None:
