@@ -252,7 +252,7 @@ def test_simulated_image_must_be_finite(ready, capsys):
 def test_names_in_the_schema_are_those_in_the_code():
     from typing import get_args
 
-    from refine.app.config import SOLVER_NAMES, FreeName
+    from refine.app.config_refinement import SOLVER_NAMES, FreeName
     from refine.parameters.catalogue import CATALOGUE
     from refine.solvers.registry import SOLVERS
 

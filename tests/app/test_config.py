@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from refine.app import config_crystal
-from refine.app.config import DEFAULT_FLUENCE, SOLVER_NAMES, Beam, Config, Detector, Rotations
+from refine.app.config import DEFAULT_FLUENCE, Beam, Config, Detector, Rotations
 from refine.app.config_errors import Explainer
+from refine.app.config_refinement import SOLVER_NAMES
 from refine.app.config_yaml import Document
 from refine.app.load import dump_config, parse_config
 from refine.app.template import starter_config

@@ -1,0 +1,103 @@
+"""The refinement's part of the configuration: what is refined, against what, and how."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StrictBool
+
+from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
+from refine.app.config_crystal import Cell
+
+SOLVER_NAMES = ("lm", "adam")
+
+FreeName = Literal[
+    "cell",
+    "orientation",
+    "scale",
+    "cells",
+    "mosaic",
+    "b_factor",
+    "wavelength",
+    "distance",
+    "beam_center",
+    "detector_rotations",
+    "detector_rotations.x",
+    "detector_rotations.y",
+    "detector_rotations.z",
+    "twotheta",
+    "background",
+]
+
+
+def _known_solver(name: str) -> str:
+    if name not in SOLVER_NAMES:
+        raise ValueError("unknown solver")
+    return name
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        reject([Problem("", [], "a list of 1 or more parameters, such as [cell, orientation, scale]")])
+    repeated = [n for i, n in enumerate(names) if n in names[:i]]
+    inside = [n for n in names if "." in n and n.split(".")[0] in names]
+    if repeated or inside:
+        reject([Problem("", list(names), f"each parameter once; {(repeated + inside)[0]!r} is there twice")])
+    return names
+
+
+class Resolution(Section):
+    """The resolution range of the pixels used; null leaves that side open."""
+
+    min: Positive | None = Field(default=None, description="high-resolution limit, d_min [Å]")
+    max: Positive | None = Field(default=None, description="low-resolution limit, d_max [Å]")
+
+    def problems(self) -> Iterator[Problem]:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            yield Problem("min", self.min, f"below max ({self.max}): min is the high-resolution limit, in Å")
+
+
+class Optimizer(Section):
+    """The solver and its own options."""
+
+    name: Annotated[Text, AfterValidator(_known_solver)] = Field(
+        default="lm", description="solver", json_schema_extra={"enum": list(SOLVER_NAMES)}
+    )
+    max_iterations: Count = Field(default=50, description="iterations at most [iterations]")
+    options: dict[str, Number | Whole | StrictBool] = Field(default={}, description="options of the solver, by name")
+
+
+_SigmaLength = Annotated[Positive, Field(description="esd of a cell edge [Å]")]
+_SigmaAngle = Annotated[Positive, Field(description="esd of a cell angle [degrees]")]
+
+
+class CellRestraint(Section):
+    """A pull of the cell towards a known one."""
+
+    target: Cell = Field(description="a b c, alpha beta gamma [Å and degrees]", examples=[[70, 80, 90, 85, 95, 105]])
+    sigma: tuple[_SigmaLength, _SigmaLength, _SigmaLength, _SigmaAngle, _SigmaAngle, _SigmaAngle] = Field(
+        description="esd of each target value [Å and degrees]", examples=[[0.1, 0.1, 0.1, 0.1, 0.1, 0.1]]
+    )
+
+
+class Restraints(Section):
+    """What is known beside the image."""
+
+    cell: CellRestraint | None = Field(default=None, description="restraint of the cell; null: none")
+
+
+class Refinement(Section):
+    """What is refined, against what, and how."""
+
+    free: Annotated[tuple[FreeName, ...], AfterValidator(_distinct)] = Field(
+        default=("cell", "orientation", "scale"), description="parameters that are refined, by name"
+    )
+    loss: Literal["poisson", "gaussian"] = Field(
+        default="poisson", description="likelihood; gaussian has photon + readout variance"
+    )
+    pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
+    resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
+    optimizer: Optimizer = Field(default=Optimizer(), description="solver")
+    strategy: Literal["auto", "single"] = Field(
+        default="auto", description="auto: coarse to fine when the start may be outside the capture range"
+    )
+    restraints: Restraints = Field(default=Restraints(), description="what is known beside the image")
