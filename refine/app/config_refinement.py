@@ -8,7 +8,20 @@ from pydantic import AfterValidator, Field, StrictBool
 from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
 from refine.app.config_crystal import Cell
 
-SOLVER_NAMES = ("lm", "adam")
+SOLVER_NAMES = (
+    "lm",
+    "trust-region",
+    "newton-cg",
+    "lbfgs",
+    "adam",
+    "nadam",
+    "sgd",
+    "scipy-least-squares",
+    "scipy-l-bfgs-b",
+    "scipy-trust-exact",
+    "scipy-trust-krylov",
+    "scipy-nelder-mead",
+)
 
 FreeName = Literal[
     "cell",

@@ -55,7 +55,7 @@ refinement:
   free: [cell, orientation, scale]  # also cells, mosaic, b_factor, wavelength, distance, beam_center, background, ...
   #loss: poisson                    # poisson | gaussian
   #resolution: {{min: null, max: null}}   # Å: min is the high-resolution limit
-  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | adam
+  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | trust-region | newton-cg | lbfgs | adam | ...
   #strategy: auto                   # auto = coarse to fine when the start may be far | single
   #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
 

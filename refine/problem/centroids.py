@@ -108,9 +108,9 @@ def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
     return torch.einsum("kdc,dn->ckn", turned, q)
 
 
-def _index_outwards(space: ParameterSpace, scattering: Tensor) -> Tensor:
+def _index_outwards(space: ParameterSpace, scattering: Tensor, start: Tensor | None = None) -> Tensor:
     """z after alternating indexing and least squares, from the first shell of spots to all of them."""
-    z, count, total = space.zero(), float(FIRST_SHELL), scattering.shape[2]
+    z, count, total = space.zero() if start is None else start, float(FIRST_SHELL), scattering.shape[2]
     while True:
         shell = scattering[:, :, : min(int(count), total)]
         for _ in range(3):
