@@ -39,7 +39,6 @@ UNSUPPORTED_VALUES = {
     "crystal.mosaic.model": ("gaussian",),
     "background.model": ("radial",),
     "refinement.free.*": ("amplitudes",),
-    "refinement.loss": ("mse", "robust"),
 }
 _ABSENT = object()
 _BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

@@ -104,8 +104,10 @@ class Refinement(Section):
     free: Annotated[tuple[FreeName, ...], AfterValidator(_distinct)] = Field(
         default=("cell", "orientation", "scale"), description="parameters that are refined, by name"
     )
-    loss: Literal["poisson", "gaussian"] = Field(
-        default="poisson", description="likelihood; gaussian has photon + readout variance"
+    loss: Literal["poisson", "gaussian", "mse", "robust"] = Field(
+        default="poisson",
+        description="likelihood; gaussian has photon + readout variance, mse weighs all pixels alike, robust bounds the"
+        " pull of hot pixels and of what the model does not know",
     )
     pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
     resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
