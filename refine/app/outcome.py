@@ -64,8 +64,9 @@ class Outcome:
         return self.covariance / (safe[:, None] * safe)
 
 
-def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> Outcome:
-    """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit."""
+def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, image: Tensor | None = None) -> Outcome:
+    """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit;
+    `image` (P,) is the expected one, where it is known."""
     space, z = problem.space, solution.z
     inverse, undetermined = _covariance(problem, solution)
     moved = torch.func.jacfwd(space.physical)(z)
@@ -81,7 +82,14 @@ def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> O
         estimates[parameter.name] = Estimate(start, parameter.read(part), esd[rows], parameter.labels, parameter.units)
     model = space.to_model(z)
     estimates = given | estimates
-    return Outcome(model, estimates, space.names, space.physical(z), spread, _fit(problem, z))
+    return Outcome(
+        model,
+        estimates,
+        space.names,
+        space.physical(z),
+        spread,
+        _fit(problem, problem.image(z) if image is None else image),
+    )
 
 
 def _covariance(problem: ImageProblem, solution: Solution) -> tuple[Tensor, Tensor]:
@@ -106,10 +114,8 @@ def _fixed_estimates(space: ParameterSpace, misset_deg: Tensor) -> dict[str, Est
     }
 
 
-def _fit(problem: ImageProblem, z: Tensor) -> Fit:
-    pixels = problem.pixels
-    observed = problem.observation.photons[pixels.slow.long(), pixels.fast.long()]
-    mu = problem.image(z)
+def _fit(problem: ImageProblem, mu: Tensor) -> Fit:
+    pixels, observed = problem.pixels, problem.observed()
     deviance = float(problem.noise.deviance(mu, observed, problem.observation.readout_variance).sum())
     freedom = max(1, len(pixels) - problem.space.size)
     mean, variance = problem.noise.expected_deviance(mu, problem.observation.readout_variance)

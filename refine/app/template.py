@@ -56,7 +56,8 @@ refinement:
   #loss: poisson                    # poisson | gaussian | mse | robust
   #resolution: {{min: null, max: null}}   # Å: min is the high-resolution limit
   #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | trust-region | newton-cg | lbfgs | adam | ...
-  #strategy: auto                   # auto = coarse to fine when the start may be far | single
+  #strategy: auto                   # auto = by spot positions when the start may be far | single | stages
+  #stages: []                       # example: [{{stage: indexing}}, {{stage: pixels}}]
   #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
 
 #output: {{directory: run}}

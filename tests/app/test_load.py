@@ -250,7 +250,7 @@ def test_not_yet_supported(assignment):
         ("refinement.optimizer.max_iterations=0", "accepted: a whole number at least 1"),
         ("refinement.optimizer.options={a: x}", "key 'refinement.optimizer.options.a' is \"x\"; accepted: a number"),
         ("refinement.optimizer.options={a: .nan}", "key 'refinement.optimizer.options.a' is NaN"),
-        ("refinement.strategy=fast", "accepted: auto or single"),
+        ("refinement.strategy=fast", "accepted: auto, single or stages"),
         ("refinement.restraints.cell={target: [70, 80, 90, 85, 95, 105]}", "restraints.cell.sigma' is missing"),
         ("refinement.restraints.cell={target: [70, 80, 90, 85, 95, 105], sigma: [1, 1, 1, 1, 1, 0]}",
          "key 'refinement.restraints.cell.sigma.5' is 0; accepted: a number above 0, in degrees"),
