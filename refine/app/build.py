@@ -33,7 +33,7 @@ from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.identifiability import require_determined, require_identifiable
-from refine.problem.noise import NOISES
+from refine.problem.noise import choose_noise
 from refine.problem.problem import Counts, ImageProblem
 from refine.problem.restraints import Restraint
 
@@ -111,7 +111,7 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     and for free parameters that no image could determine."""
     space = build_space(config, setup)
     observation = _observation(config, setup)
-    noise = NOISES[config.refinement.loss]
+    noise = choose_noise(config.refinement.loss, config.detector.readout_noise)
     return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
 
 
@@ -252,7 +252,7 @@ def _observation(config: Config, setup: Setup) -> Observation:
         trusted &= read_mask(mask, detector.size)
     trusted &= _resolution_mask(config, experiment)
     photons = (raw.values - detector.offset) / detector.gain
-    _require_usable(path, photons, trusted, config.refinement.loss)
+    _require_usable(path, photons, trusted, _counts_only(config))
     like = experiment.scale
     readout = like.new_tensor((detector.readout_noise / detector.gain) ** 2)
     return Observation(
@@ -271,7 +271,13 @@ def _resolution_mask(config: Config, experiment: Experiment) -> np.ndarray:
     return inside.reshape(config.detector.size).cpu().numpy()
 
 
-def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: str) -> None:
+def _counts_only(config: Config) -> bool:
+    """Whether the loss is that of counts, which cannot be below zero."""
+    loss = config.refinement.loss
+    return loss == "poisson" or (loss == "robust" and config.detector.readout_noise == 0)
+
+
+def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, counts_only: bool) -> None:
     if not trusted.any():
         raise InputError(
             f"{path}: no pixel is left to refine against after masks, roi, saturation and resolution limits; widen one"
@@ -280,10 +286,10 @@ def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: 
         raise InputError(
             f"{path}: {undefined} pixels are NaN or infinite; mark them in a mask file (images.0.mask, 0 = leave out)"
         )
-    if loss == "poisson" and (negative := int((photons[trusted] < 0).sum())):
+    if counts_only and (negative := int((photons[trusted] < 0).sum())):
         raise InputError(
-            f"{path}: {negative} pixels are below zero photons (lowest {photons[trusted].min():g}), which the poisson"
-            " loss cannot have; set detector.offset, mask them, or use refinement.loss: gaussian with"
+            f"{path}: {negative} pixels are below zero photons (lowest {photons[trusted].min():g}), which the loss"
+            " of counts cannot have; set detector.offset, mask them, or use refinement.loss: gaussian with"
             " detector.readout_noise"
         )
 

@@ -30,8 +30,6 @@ UNSUPPORTED_KEYS = frozenset(
 UNSUPPORTED_VALUES = {
     "background.model": ("radial",),
     "refinement.free.*": ("amplitudes",),
-    "refinement.loss": ("mse", "robust"),
-    "refinement.optimizer.name": ("newton-cg", "lbfgs"),
 }
 _ABSENT = object()
 _BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

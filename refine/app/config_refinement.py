@@ -8,7 +8,20 @@ from pydantic import AfterValidator, Field, StrictBool
 from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
 from refine.app.config_crystal import Cell
 
-SOLVER_NAMES = ("lm", "adam")
+SOLVER_NAMES = (
+    "lm",
+    "trust-region",
+    "newton-cg",
+    "lbfgs",
+    "adam",
+    "nadam",
+    "sgd",
+    "scipy-least-squares",
+    "scipy-l-bfgs-b",
+    "scipy-trust-exact",
+    "scipy-trust-krylov",
+    "scipy-nelder-mead",
+)
 
 FreeName = Literal[
     "cell",
@@ -91,19 +104,61 @@ class Restraints(Section):
     cell: CellRestraint | None = Field(default=None, description="restraint of the cell; null: none")
 
 
+class Stage(Section):
+    """One step of a strategy, from where the one before it ended."""
+
+    stage: Literal["indexing", "pixels"] = Field(
+        description="indexing: cell and orientation from the positions of spots; pixels: everything from the image"
+    )
+    cells_factor: Annotated[Positive, Field(le=1)] = Field(
+        default=1.0, description="factor on the number of unit cells: below 1 the model's spots are wider"
+    )
+    spots_only: StrictBool = Field(default=False, description="only the pixels of observed and predicted spots")
+    max_iterations: Count | None = Field(
+        default=None, description="iterations at most; null: the optimizer's [iterations]"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.stage == "indexing" and not self._plain:
+            yield Problem("stage", "indexing", "pixels where cells_factor, spots_only or max_iterations are given")
+
+    @property
+    def _plain(self) -> bool:
+        return self.cells_factor == 1 and not self.spots_only and self.max_iterations is None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the refinement itself, rather than a stage on the way to it."""
+        return self.stage == "pixels" and self._plain
+
+
 class Refinement(Section):
     """What is refined, against what, and how."""
 
     free: Annotated[tuple[FreeName, ...], AfterValidator(_distinct)] = Field(
         default=("cell", "orientation", "scale"), description="parameters that are refined, by name"
     )
-    loss: Literal["poisson", "gaussian"] = Field(
-        default="poisson", description="likelihood; gaussian has photon + readout variance"
+    loss: Literal["poisson", "gaussian", "mse", "robust"] = Field(
+        default="poisson",
+        description="likelihood; gaussian has photon + readout variance, mse weighs all pixels alike, robust bounds the"
+        " pull of hot pixels and of what the model does not know",
     )
     pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
     resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
     optimizer: Optimizer = Field(default=Optimizer(), description="solver")
-    strategy: Literal["auto", "single"] = Field(
-        default="auto", description="auto: coarse to fine when the start may be outside the capture range"
+    strategy: Literal["auto", "single", "stages"] = Field(
+        default="auto",
+        description="auto: stages chosen from how far off the start looks; single: from the start as given; stages:"
+        " those listed",
+    )
+    stages: tuple[Stage, ...] = Field(
+        default=(), description="the way of strategy stages", examples=[[{"stage": "indexing"}, {"stage": "pixels"}]]
     )
     restraints: Restraints = Field(default=Restraints(), description="what is known beside the image")
+
+    def problems(self) -> Iterator[Problem]:
+        if (self.strategy == "stages") != bool(self.stages):
+            needs = "a list of stages with strategy 'stages', and none with another"
+            yield Problem("stages", len(self.stages), needs)
+        elif self.stages and not self.stages[-1].whole:
+            yield Problem("stages", len(self.stages), "stages of which the last is {stage: pixels}, without more")

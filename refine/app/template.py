@@ -64,10 +64,11 @@ structure_factors:
 
 refinement:
   free: [cell, orientation, scale]  # also cells, mosaic, b_factor, wavelength, distance, beam_center, background, ...
-  #loss: poisson                    # poisson | gaussian
+  #loss: poisson                    # poisson | gaussian | mse | robust
   #resolution: {{min: null, max: null}}   # Å: min is the high-resolution limit
-  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | adam
-  #strategy: auto                   # auto = coarse to fine when the start may be far | single
+  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | trust-region | newton-cg | lbfgs | adam | ...
+  #strategy: auto                   # auto = by spot positions when the start may be far | single | stages
+  #stages: []                       # example: [{{stage: indexing}}, {{stage: pixels}}]
   #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
 
 #output: {{directory: run}}

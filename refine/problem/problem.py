@@ -57,17 +57,26 @@ class ImageProblem:
 
     def image(self, z: Tensor) -> Tensor:
         """Expected photons (P,) in all of the problem's pixels; no gradient."""
+        self.counts.values += 1
         with torch.no_grad():
             return torch.cat([z.new_zeros(0), *(self.expected(z, part) for part, _ in self._tiles())])
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
+        if self.space.admits(z):
+            return self.loss_of(z, self.image(z))
         self.counts.values += 1
-        if not self.space.admits(z):
-            return z.new_tensor(torch.inf)
+        return z.new_tensor(torch.inf)
+
+    def loss_of(self, z: Tensor, image: Tensor) -> Tensor:
+        """The loss () at z, where its expected image (P,) is known."""
         with torch.no_grad():
-            total = sum((self._tile_loss(z, *tile) for tile in self._tiles()), z.new_zeros(()))
-            return total + (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
+            fit = self.noise.loss(image, self.observed(), self.observation.readout_variance).sum()
+            return fit + (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
+
+    def observed(self) -> Tensor:
+        """Observed photons (P,) in all of the problem's pixels."""
+        return self.observation.photons[self.pixels.slow.long(), self.pixels.fast.long()]
 
     def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The loss () and its gradient (n,) by reverse mode."""

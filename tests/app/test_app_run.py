@@ -63,7 +63,7 @@ def test_every_file_of_the_contract_is_there(finished):
     out = finished / "out"
     found = result(out)
     trace = list(csv.DictReader((out / "trace.csv").read_text().splitlines()))
-    assert len(trace) == found["optimizer"]["iterations"] + 1 == found["optimizer"]["jacobian_evaluations"]
+    assert len(trace) == found["optimizer"]["iterations"] + 1 <= found["optimizer"]["jacobian_evaluations"]
     assert float(trace[-1]["loss"]) == found["loss"]["final"]
     assert float(trace[-1]["gamma"]) == pytest.approx(found["cell"]["value"][5], abs=1e-9)
     rows = list(csv.reader((out / "correlations.csv").read_text().splitlines()))
@@ -75,7 +75,8 @@ def test_every_file_of_the_contract_is_there(finished):
     model = np.load(out / "model.npz")["image"]
     assert np.corrcoef(model.ravel(), np.load(finished / "image.npz")["image"].ravel())[0, 1] > 0.9
     assert (out / "refine.log").read_text().count("iteration ") == len(trace)
-    assert refine.load_config(out / "config.resolved.yaml") == refine.load_config(finished / "config.yaml")
+    as_given = ["refinement.strategy=auto", "refinement.stages=[]"]
+    assert refine.load_config(out / "config.resolved.yaml", as_given) == refine.load_config(finished / "config.yaml")
 
 
 def test_written_matrices_hold_the_refined_crystal(finished):
@@ -269,7 +270,7 @@ def test_thread_count_is_honoured(finished):
     assert yaml.safe_load((finished / "one" / "config.resolved.yaml").read_text())["threads"] == 1
 
 
-@pytest.mark.parametrize("stage", ["choose_start", "require_refinable"])
+@pytest.mark.parametrize("stage", ["refine_image", "require_refinable"])
 def test_an_interrupt_before_the_first_iteration_is_said_and_kept(finished, monkeypatch, stage):
     def stop(*_):
         raise KeyboardInterrupt
@@ -290,7 +291,8 @@ def test_an_interrupt_inside_the_search_for_a_start_is_not_swallowed(finished, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(centroids.CentroidProblem, "quadratic", stop)
-    assert main(["run", str(finished / "config.yaml"), "-o", str(finished / "searching")]) == 130
+    by_spots = ["refinement.strategy=stages", "refinement.stages=[{stage: indexing}, {stage: pixels}]"]
+    assert main(["run", str(finished / "config.yaml"), "-o", str(finished / "searching"), *by_spots]) == 130
 
 
 def test_an_earlier_result_is_set_aside(finished):
