@@ -295,12 +295,13 @@ def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, counts
 
 
 def _restraints(config: Config, space: ParameterSpace) -> tuple[Restraint, ...]:
-    cell = config.refinement.restraints.cell
-    if cell is None:
-        return ()
-    if "cell" not in config.refinement.free:
-        raise InputError(
-            "key 'refinement.restraints.cell': the cell is not refined; add cell to refinement.free or leave it out"
-        )
-    like = space.zero()
-    return (Restraint("cell", like.new_tensor(cell.target), like.new_tensor(cell.sigma)),)
+    labels, like = {p.name: p.labels for p in space.parameters}, space.zero()
+    given = config.refinement.restraints.given()
+    for name, restraint in given.items():
+        key = f"key 'refinement.restraints.{name}'"
+        if name not in labels:
+            raise InputError(f"{key}: {name} is not refined; add {name} to refinement.free or leave it out")
+        if len(restraint.target) != len(labels[name]):
+            needs = f"{len(labels[name])}, for {', '.join(labels[name])}"
+            raise InputError(f"{key}: target has {len(restraint.target)} values; accepted: {needs}")
+    return tuple(Restraint(name, like.new_tensor(r.target), like.new_tensor(r.sigma)) for name, r in given.items())

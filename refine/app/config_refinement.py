@@ -1,9 +1,9 @@
 """The refinement's part of the configuration: what is refined, against what, and how."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
 from refine.app.config_crystal import Cell
@@ -98,10 +98,48 @@ class CellRestraint(Section):
     )
 
 
-class Restraints(Section):
-    """What is known beside the image."""
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
-    cell: CellRestraint | None = Field(default=None, description="restraint of the cell; null: none")
+
+class ValueRestraint(Section):
+    """A pull of a parameter's values towards known ones; one value may stand without brackets."""
+
+    target: Annotated[tuple[Number, ...], BeforeValidator(_listed)] = Field(
+        description="known values, in their order in the results [the parameter's unit]", examples=[120.0]
+    )
+    sigma: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = Field(
+        description="esd of each [the parameter's unit]", examples=[0.05]
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if len(self.sigma) != len(self.target):
+            yield Problem("sigma", list(self.sigma), f"{len(self.target)} numbers, one for each target")
+
+
+def _restraint(of: str) -> Any:
+    return Field(default=None, description=f"restraint of {of}; null: none")
+
+
+class Restraints(Section):
+    """What is known beside the image, by the name of the parameter in `free`."""
+
+    cell: CellRestraint | None = _restraint("the cell")
+    orientation: ValueRestraint | None = _restraint("the three misset angles")
+    scale: ValueRestraint | None = _restraint("the factor on the fluence")
+    cells: ValueRestraint | None = _restraint("the unit cells along a, b, c")
+    mosaic: ValueRestraint | None = _restraint("the mosaic spread")
+    b_factor: ValueRestraint | None = _restraint("B")
+    wavelength: ValueRestraint | None = _restraint("the wavelength")
+    distance: ValueRestraint | None = _restraint("the distance")
+    beam_center: ValueRestraint | None = _restraint("the beam centre, fast and slow")
+    detector_rotations: ValueRestraint | None = _restraint("the rotations about lab x, y, z")
+    twotheta: ValueRestraint | None = _restraint("two-theta")
+    background: ValueRestraint | None = _restraint("the background's terms")
+
+    def given(self) -> dict[str, CellRestraint | ValueRestraint]:
+        """Those that are not null."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
 
 class Stage(Section):

@@ -69,7 +69,7 @@ refinement:
   #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | trust-region | newton-cg | lbfgs | adam | ...
   #strategy: auto                   # auto = by spot positions when the start may be far | single | stages
   #stages: []                       # example: [{{stage: indexing}}, {{stage: pixels}}]
-  #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
+  #restraints: {{}}                   # example: {{distance: {{target: 120.0, sigma: 0.05}}}}; any parameter of free
 
 #output: {{directory: run}}
 #compatibility: []                   # defects of nanoBragg.c to reproduce: corner_factors, layers_beyond_sensor

@@ -16,7 +16,7 @@ from refine.problem.quadratic import SINGULAR, spectrum
 from refine.problem.spots import BOX, Spots, local_background
 from refine.solvers.solution import Solution, Status
 
-FEW_SPOTS = 5  # fewer say nothing about a lattice
+FEW_SPOTS = 8  # fewer say nothing about a lattice
 EXPLAINED = 0.75  # of a spot's photons, on average: less, and the model's lattice is not the crystal's; noise costs 0.1
 GAIN = 25.0  # in the log-likelihood, a parameter's worth apart: less, and no crystal at all would do
 OUTLIER = 6.0  # standard deviations; counting noise passes it once in 1e9 pixels

@@ -175,6 +175,30 @@ def test_a_restraint_holds_the_cell(finished):
     assert max(found["esd"]) < 1.1e-5
 
 
+RESTRAINABLE = {
+    "orientation": ("[12.1, -25.1, 33.1]", [12.1, -25.1, 33.1], "misset_deg"),
+    "scale": ("1.02", 1.02, "scale"),
+    "cells": ("[6.2, 6.1, 6.0]", [6.2, 6.1, 6.0], "cells"),
+    "distance": ("60.1", 60.1, "distance"),
+    "beam_center": ("[32.6, 30.9]", [32.6, 30.9], "beam_center"),
+    "background": ("3.1", 3.1, "background"),
+    "b_factor": ("0.5", 0.5, "b_factor"),
+}
+
+
+@pytest.mark.parametrize("name", RESTRAINABLE)
+def test_any_parameter_can_be_restrained(finished, name):
+    """A tight restraint moves the value to its target and is its esd."""
+    target, wanted, key = RESTRAINABLE[name]
+    sigma = "1.0e-4" if not target.startswith("[") else [1e-4] * len(wanted)
+    free = list(dict.fromkeys(["cell", "orientation", "scale", name]))
+    settings = [f"refinement.restraints.{name}={{target: {target}, sigma: {sigma}}}", f"refinement.free={free}"]
+    main(["run", str(finished / "config.yaml"), "-o", str(finished / name), *settings, "refinement.strategy=single"])
+    found = result(finished / name)["images"][0][key]
+    assert np.array(found["value"]) == pytest.approx(np.array(wanted), abs=5e-3)
+    assert np.max(found["esd"]) < 1.2e-4
+
+
 def test_gaussian_noise_with_gain_offset_and_readout(tmp_path):
     detector = {"gain": 2.5, "offset": 30.0, "readout_noise": 4.0}
     config = observed(tmp_path, detector=detector, refinement={"loss": "gaussian"})

@@ -82,7 +82,7 @@ GOOD = Evidence(spots=30, explained=0.95, gain=1e4, outliers=0)
     [
         (replace(GOOD, explained=0.5), "50 % of the photons in 30 observed spots"),
         (replace(GOOD, gain=3.0), "hardly better than background alone"),
-        (replace(GOOD, spots=4, explained=0.0, gain=1e4), None),
+        (replace(GOOD, spots=7, explained=0.0, gain=1e4), None),
         (GOOD, None),
     ],
 )
