@@ -93,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck.add_argument("--json", type=Path, metavar="F", help="write the findings as JSON")
     gradcheck.add_argument("--junit", type=Path, metavar="F", help="write the findings as JUnit XML")
     _add_config(gradcheck, default=Path("configs/quickstart.yaml"))
+    measured = "benchmark configs/benchmark_optimizers.yaml -o benchmark"
+    benchmark = command("benchmark", _benchmark, "Compare optimizers on refinements with known answers", measured)
+    benchmark.add_argument("-o", "--output", type=Path, help="results directory; default: the configuration's")
+    _add_config(benchmark)
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
@@ -134,6 +138,13 @@ def _gradcheck(chosen: argparse.Namespace, _: float) -> int:
     passed, lines = gradcheck(chosen.config, chosen.overrides, chosen.order, chosen.json, chosen.junit)
     print("\n".join(lines))
     return 0 if passed else 1
+
+
+def _benchmark(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.benchmark.command import benchmark
+    from refine.app.progress import Screen
+
+    return benchmark(chosen.config, chosen.output, chosen.overrides, Screen())
 
 
 def _nanobragg(chosen: argparse.Namespace, _: float) -> int:

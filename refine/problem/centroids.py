@@ -7,7 +7,6 @@ at low resolution first, where they are safe, this is a small least-squares prob
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,19 +16,17 @@ from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.lattice_search import lattice_candidates
 from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
-from refine.problem.spots import Spots, spot_width
+from refine.problem.spots import Spots
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
 from refine.solvers.loop import Stop, solve
 from refine.solvers.solution import Status
 
 MOST_SPOTS = 500
-MOST_MAXIMA = 2000  # looked at for them
 FEWEST_SPOTS = 8
-LOBES = 5.0  # widths of a spot within which it has visible side lobes ...
-LOBE_RATIO = 8.0  # ... at least so many times fainter: the first one of a square crystal is 21 times
+MAIN_SPOTS = 0.5  # the brighter part of the spots: among the others are side lobes, whose indices are not whole
 FIRST_SHELL = 15  # spots of lowest resolution to begin with
 SHELL_GROWTH = 1.25
-ALTERNATIONS = 5  # of indexing and least squares, at most, in a shell ...
+ALTERNATIONS = 5  # of indexing and least squares, at most ...
 SETTLED = 0.1  # ... until z changes by less than this
 MANY_SPOTS = 40  # fewer could agree on wrong indices by chance
 MOST_INDEXED = 0.75  # of the spots: their lattice is found
@@ -96,7 +93,8 @@ def centroid_starts(space: ParameterSpace, spots: Spots) -> list[CentroidStart]:
     movable = tuple(p for p in space.parameters if p.name in ("cell", "orientation"))
     if not movable:
         return []
-    scattering = spot_scattering(space, spots)
+    main = max(MANY_SPOTS, int(MAIN_SPOTS * len(spots.fast)))
+    scattering = spot_scattering(space, Spots(*(part[:main] for part in spots)))
     if scattering.shape[2] < FEWEST_SPOTS:
         return []
     part = ParameterSpace(space.start, movable)
@@ -108,8 +106,10 @@ def centroid_starts(space: ParameterSpace, spots: Spots) -> list[CentroidStart]:
             found.append(_indexed(part, _nearest(part, vectors), scattering))
             if found[-1].indexed >= MOST_INDEXED:
                 break
+    everything = spot_scattering(space, spots)
     ranked = sorted(found, key=lambda start: -start.indexed)
-    return [CentroidStart(_widened(space, part, start.z), start.indexed) for start in ranked]
+    fitted = [_fitted(part, start.z, everything) for start in ranked]
+    return [CentroidStart(_widened(space, part, z), start.indexed) for z, start in zip(fitted, ranked, strict=True)]
 
 
 def _indexed(part: ParameterSpace, start: Tensor, scattering: Tensor) -> CentroidStart:
@@ -136,7 +136,6 @@ def spot_scattering(space: ParameterSpace, spots: Spots) -> Tensor:
     back to phi = 0 from each of K phi steps."""
     crystal, experiment = space.start
     like = crystal.cell
-    spots = _main_spots(spots, LOBES * max(spot_width(space.start), 1.0))
     fast, slow = (torch.from_numpy(part[:MOST_SPOTS].copy()).to(like) for part in (spots.fast, spots.slow))
     ray, _ = rays(experiment.detector.points(fast, slow))
     q = scattering_vectors(ray, experiment.beam.direction[None], experiment.beam.wavelength[None])[:, 0]
@@ -148,28 +147,23 @@ def spot_scattering(space: ParameterSpace, spots: Spots) -> Tensor:
     return torch.einsum("kdc,dn->ckn", turned, q)
 
 
-def _main_spots(spots: Spots, reach: float) -> Spots:
-    """The brightest spots, without those that a much brighter one within `reach` pixels makes side lobes of it."""
-    fast, slow, significance = (part[:MOST_MAXIMA] for part in (spots.fast, spots.slow, spots.significance))
-    near = np.hypot(fast[:, None] - fast, slow[:, None] - slow) < reach
-    brighter = significance[None, :] > LOBE_RATIO * significance[:, None]
-    kept = ~(near & brighter).any(1)
-    return Spots(fast[kept], slow[kept], significance[kept])
-
-
 def _index_outwards(space: ParameterSpace, start: Tensor, scattering: Tensor) -> Tensor:
     """z after alternating indexing and least squares, from the first shell of spots to all of them."""
     z, count, total = start, float(FIRST_SHELL), scattering.shape[2]
     while True:
-        shell = scattering[:, :, : min(int(count), total)]
-        for _ in range(ALTERNATIONS):
-            problem = _assigned(space, z, shell)
-            before, z = z, _solved(problem, z)
-            if float((z - before).abs().max()) < SETTLED:
-                break
+        z = _fitted(space, z, scattering[:, :, : min(int(count), total)])
         if count >= total:
             return z
         count *= SHELL_GROWTH
+
+
+def _fitted(space: ParameterSpace, z: Tensor, scattering: Tensor) -> Tensor:
+    """z after indexing and least squares in turn, until neither changes anything."""
+    for _ in range(ALTERNATIONS):
+        before, z = z, _solved(_assigned(space, z, scattering), z)
+        if float((z - before).abs().max()) < SETTLED:
+            break
+    return z
 
 
 def _solved(problem: CentroidProblem, z: Tensor) -> Tensor:

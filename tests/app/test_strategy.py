@@ -13,6 +13,7 @@ from refine.solvers.loop import Stop
 from refine.solvers.solution import Status
 
 FINE = {
+    "beam": {"wavelength": 1.0, "fluence": 5e26},
     "detector": {"distance": 60.0, "pixel_size": 0.25, "size": [192, 192], "beam_center_px": [96.0, 95.0]},
     "crystal": {"cells": [12, 10, 9]},
 }
