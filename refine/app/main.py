@@ -94,8 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck.add_argument("--junit", type=Path, metavar="F", help="write the findings as JUnit XML")
     _add_config(gradcheck, default=Path("configs/quickstart.yaml"))
     measured = "benchmark configs/benchmark_optimizers.yaml -o benchmark"
-    benchmark = command("benchmark", _benchmark, "Compare optimizers on refinements with known answers", measured)
+    benchmark = command("benchmark", _benchmark, "Compare optimizers, or time the simulator", measured)
     benchmark.add_argument("-o", "--output", type=Path, help="results directory; default: the configuration's")
+    peer = "another program to time, of kind kernel; {case} stands for the case's name"
+    benchmark.add_argument("--peer", action="append", default=[], metavar="'NAME=COMMAND'", help=peer)
     _add_config(benchmark)
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
@@ -144,7 +146,7 @@ def _benchmark(chosen: argparse.Namespace, _: float) -> int:
     from refine.app.benchmark.command import benchmark
     from refine.app.progress import Screen
 
-    return benchmark(chosen.config, chosen.output, chosen.overrides, Screen())
+    return benchmark(chosen.config, chosen.output, chosen.overrides, Screen(), chosen.peer)
 
 
 def _nanobragg(chosen: argparse.Namespace, _: float) -> int:

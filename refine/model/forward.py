@@ -21,7 +21,7 @@ from refine.physics.solid_angle import tilted_solid_angle
 from refine.physics.sources import PER_PERCENT, RADIAN_PER_MRAD
 from refine.physics.structure_factor import debye_waller
 
-Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps], Tensor]
+Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps, Tensor], Tensor]
 
 
 def expected_photons(
@@ -37,13 +37,13 @@ def expected_photons(
     sites = experiment.detector.sites(pixels)
     ray, distance = rays(sites.positions)
     scattering = _scattering(experiment, ray)  # (3, W, S, P)
-    points = _points(crystal, experiment, scattering.flatten(1), interference)
-    bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
-    scattered = _scattered(experiment, scattering, bragg)
-    intensity = (scattered * _source_factor(experiment, ray)).sum(0) * _counted(experiment, sites, ray, distance)
+    factors = _source_factor(experiment, ray) * _counted(experiment, sites, ray, distance)  # (W, S, P)
+    weights = (_visible(crystal, experiment, scattering) * factors).flatten(0, 1)
+    scattered = _crystal_sum(crystal, experiment, scattering.flatten(1), weights, interference)
+    if experiment.background.water is not None:
+        scattered = scattered + water_scattering(experiment.background.water) * factors.sum((0, 1))
     per_intensity = THOMSON_CROSS_SECTION * experiment.beam.fluence * experiment.scale
-    photons = per_intensity * intensity.sum(0) / experiment.detector.oversample**2
-    return photons + experiment.background.photons(pixels)
+    return per_intensity / experiment.detector.oversample**2 * scattered + experiment.background.photons(pixels)
 
 
 def expected_image(
@@ -100,13 +100,17 @@ def _source_factor(experiment: Experiment, ray: Tensor) -> Tensor:
     return weights * polarization(incident, ray[:, None], beam.polarization_axis, beam.polarization)
 
 
-def _points(crystal: Crystal, experiment: Experiment, scattering: Tensor, interference: Interference) -> Tensor:
-    """The interference function (Q,) at scattering vectors (3, Q): by `interference`, or in closed form."""
+def _crystal_sum(
+    crystal: Crystal, experiment: Experiment, scattering: Tensor, weights: Tensor, interference: Interference
+) -> Tensor:
+    """Weighted sums (P,) of the interference function at scattering vectors (3, R P), weights (R, P): by
+    `interference`, or in closed form."""
     steps, angles = _steps(crystal, experiment)
     if isinstance(crystal.mosaic, Mosaic):
-        return interference(scattering, crystal.real_space, crystal.cells, angles, steps)
+        return interference(scattering, crystal.real_space, crystal.cells, angles, steps, weights)
     blur = _blur(crystal.mosaic, experiment)
-    return gaussian_interference(scattering, crystal.real_space, crystal.cells, blur, angles, steps)
+    points = gaussian_interference(scattering, crystal.real_space, crystal.cells, blur, angles, steps)
+    return (points.reshape(weights.shape) * weights).sum(0)
 
 
 def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
@@ -122,13 +126,11 @@ def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
     return Blur(rotations, beam.gaussian.bandwidth * PER_PERCENT, sigmas[:, None] * across)
 
 
-def _scattered(experiment: Experiment, scattering: Tensor, bragg: Tensor) -> Tensor:
-    """electrons^2 (W, S, P) of crystal and water at scattering vectors (3, W, S, P): the crystal's within the
-    resolution limit of the structure factors."""
-    d_min, water = experiment.structure_factors.d_min, experiment.background.water
-    if d_min is not None:
-        bragg = bragg * ((scattering * scattering).sum(0) <= d_min**-2)
-    return bragg if water is None else bragg + water_scattering(water)
+def _visible(crystal: Crystal, experiment: Experiment, scattering: Tensor) -> Tensor:
+    """Debye-Waller factor (W, S, P) at scattering vectors (3, W, S, P), 0 beyond the resolution limit of the structure
+    factors."""
+    factor, d_min = debye_waller(scattering, crystal.b_factor), experiment.structure_factors.d_min
+    return factor if d_min is None else factor * ((scattering * scattering).sum(0) <= d_min**-2)
 
 
 def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor) -> Tensor:
