@@ -69,6 +69,7 @@ SMEARED = {"mosaic": GaussianMosaic.of(f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04],
 
 CASES = {
     "Gaussian mosaic": Case(SAMPLE, crystal=SMEARED),
+    "Gaussian spectrum and divergence": Case(("bandwidth", "divergence", "scale", "cells"), gaussian_beam, SMEARED),
     "Gaussian mosaic, spectrum and divergence": Case((*PANEL, "wavelength", "cell", "mosaic"), gaussian_beam, SMEARED),
     "beam and sensor": Case(
         ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water", "wavelength"), full_experiment
@@ -97,6 +98,17 @@ def found(case: Case, order: int = 2) -> Findings:
     sample, instrument = case.model()
     space = ParameterSpace.of(sample, instrument, case.free, plane_background=True)
     return check_derivatives(space, Pixels.whole(instrument.detector.size, instrument.scale), order=order)
+
+
+def test_water_alone_is_no_image_to_check() -> None:
+    """However bright it is, and whatever derivatives the crystal has beside it."""
+    sample, instrument = CASES["round crystal"].model()
+    wet = replace(instrument, background=replace(instrument.background, water=f64(3.0)))
+    dark = replace(wet, structure_factors=replace(wet.structure_factors, intensity=f64([[[0.0]]]), lowest=f64(0, 0, 0)))
+    space = ParameterSpace.of(sample, dark, ("scale", "water"))
+    findings = check_derivatives(space, Pixels.whole(dark.detector.size, dark.scale), order=1)
+    assert not findings.passed
+    assert "the Bragg image is zero" in findings.failures[0]
 
 
 @pytest.mark.parametrize("name", CASES)

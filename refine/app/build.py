@@ -23,7 +23,7 @@ from refine.model.background import Background
 from refine.model.conventions import frame_change
 from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.experiment import Experiment
-from refine.model.forward import Interference
+from refine.model.forward import Interference, widest_reflection
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.model.structure_factors import StructureFactors
@@ -39,6 +39,8 @@ from refine.problem.restraints import Restraint
 
 MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
 ANGSTROM_PER_UM, UM_PER_MM = 1e4, 1e3
+OVERLAPPING, MERGED = 0.25, 0.5  # standard deviations in Miller indices; 1 is the next reflection
+LOOKED_AT = 1000  # pixels
 FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it are not of the same crystal
 
 
@@ -61,6 +63,22 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not present:
         raise InputError("device is 'cuda', but PyTorch sees no CUDA device here; accepted: auto or cpu")
     return torch.device("cuda" if present and name != "cpu" else "cpu")
+
+
+def _overlap(crystal: Crystal, experiment: Experiment) -> tuple[str, ...]:
+    """A note where reflections of a Gaussian mosaic begin to overlap; raises InputError where they are no spots."""
+    whole = Pixels.whole(experiment.detector.size, experiment.scale)
+    stride = max(1, len(whole) // LOOKED_AT)
+    widest = float(widest_reflection(crystal, experiment, Pixels(whole.slow[::stride], whole.fast[::stride])))
+    if widest < OVERLAPPING:
+        return ()
+    said = f"reflections up to {widest:.2f} wide (standard deviation, in Miller indices) overlap at the detector's edge"
+    if widest > MERGED:
+        raise InputError(
+            f"key 'crystal.mosaic': {said}, which a Gaussian mosaic, one reflection a pixel, cannot have; accepted:"
+            f" up to {MERGED}; give a smaller spread, more cells, or model domains"
+        )
+    return (f"{said}: photons between them are missing",)
 
 
 def choose_interference(
@@ -93,13 +111,19 @@ def build_model(config: Config) -> Setup:
         background=_background(config, like),
         scale=like + 1,
     )
+    overlap = _overlap(crystal, experiment)
     interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
-    return Setup(crystal, experiment, misset_deg, interference, (note, *remarks), _region(config))
+    return Setup(crystal, experiment, misset_deg, interference, (note, *overlap, *remarks), _region(config))
 
 
 def build_space(config: Config, setup: Setup) -> ParameterSpace:
     """The configuration's free parameters. Raises InputError for those that no image could determine."""
+    if config.crystal.shape == "tophat" and (idle := {"cell", "orientation"} & set(config.refinement.free)):
+        raise InputError(
+            f"refinement.free: {' and '.join(sorted(idle))} cannot be refined with crystal.shape tophat, whose spots"
+            " have no slope; accepted: shapes square, round and gauss"
+        )
     plane = config.background.model == "plane"
     space = ParameterSpace.of(setup.crystal, setup.experiment, config.refinement.free, setup.misset_deg, plane)
     require_identifiable(space)

@@ -24,6 +24,7 @@ from refine.app.config_base import (
 
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
+DEFAULT_SEED = -12345678  # nanoBragg.c's
 DEFAULT_CELLS = (20.0, 20.0, 20.0)
 MOST_STEPS = 100_000  # of phi, or domains: beyond it a run would not end
 _FLAT_CELL = 1e-9  # (volume / abc)^2 below which three angles are taken to lie in a plane
@@ -147,7 +148,7 @@ class Mosaic(Section):
         default=1, description="number of mosaic domains; the first is never rotated [domains]"
     )
     seed: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = Field(
-        default=-12345678, description="seed of nanoBragg's generator of domains"
+        default=DEFAULT_SEED, description="seed of nanoBragg's generator of domains"
     )
 
     def problems(self) -> Iterable[Problem]:
@@ -162,6 +163,8 @@ class Mosaic(Section):
     def _gaussian_problems(self) -> Iterator[Problem]:
         if self.domains > 1:
             yield Problem("domains", self.domains, "1 with model gaussian, which is not sampled")
+        if self.seed != DEFAULT_SEED:
+            yield Problem("seed", self.seed, f"{DEFAULT_SEED}, the default, with model gaussian, which draws nothing")
         if (self.spread_deg > 0) == (self.covariance_deg2 is not None):
             yield Problem("spread_deg", self.spread_deg, "above 0, in degrees, or covariance_deg2, not both")
         elif self.covariance_deg2 is not None:
@@ -212,7 +215,8 @@ class Crystal(Section):
         description=f"size of a mosaic block along a, b and c; {DEFAULT_CELLS} where no size is given [unit cells]",
     )
     size_um: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="edges of a mosaic block along a, b and c, instead of cells [µm]"
+        default=None,
+        description="edges of a block along a, b and c, instead of cells; b and c at most beam.size [µm]",
     )
     shape: Literal["square", "round", "gauss", "tophat"] = Field(
         default="square", description="shape of a mosaic block's transform"

@@ -39,6 +39,11 @@ def _ascending(span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
+def _cross(one: Vector, other: Vector) -> Vector:
+    (a, b, c), (x, y, z) = one, other
+    return b * z - c * y, c * x - a * z, a * y - b * x
+
+
 def _dot(one: Vector, other: Vector) -> float:
     return sum(x * y for x, y in zip(one, other, strict=True))
 
@@ -47,11 +52,14 @@ Direction = Annotated[Vector, AfterValidator(_not_zero)]
 PixelIndex = Annotated[Whole, Field(ge=0)]
 
 
+_Width = Annotated[NotNegative, Field(le=100)]
+
+
 class Divergence(Section):
     """The spread of the beam's directions."""
 
-    horizontal_mrad: NotNegative = Field(default=0.0, description="full divergence along the polarization axis [mrad]")
-    vertical_mrad: NotNegative = Field(default=0.0, description="full divergence across it [mrad]")
+    horizontal_mrad: _Width = Field(default=0.0, description="full divergence along the polarization axis [mrad]")
+    vertical_mrad: _Width = Field(default=0.0, description="full divergence across it [mrad]")
     steps: Count | tuple[Count, Count] = Field(
         default=1,
         description="directions along each divergence, or along horizontal and vertical, both ends included [steps]",
@@ -61,6 +69,8 @@ class Divergence(Section):
     def problems(self) -> Iterator[Problem]:
         if any(width > 0 and count < 2 for width, count in zip(self.widths_mrad, self._each(), strict=True)):
             yield Problem("steps", self.steps, "2 or more along a divergence above 0")
+        if max(self._each()) > 1 and max(self.widths_mrad) == 0:
+            yield Problem("steps", self.steps, "1 without a divergence")
         if not self.round and min(self.widths_mrad) == 0:
             yield Problem("round", False, "true, unless both divergences are above 0")
 
@@ -90,6 +100,8 @@ class Dispersion(Section):
     def problems(self) -> Iterator[Problem]:
         if self.steps < 2 and self.percent > 0:
             yield Problem("steps", self.steps, "2 or more when percent is above 0")
+        if self.steps > 1 and self.percent == 0:
+            yield Problem("steps", self.steps, "1 when percent is 0")
 
 
 class GaussianSpread(Section):
@@ -276,9 +288,10 @@ class Detector(Section):
         if abs(_dot(axes.fast, axes.slow)) > RIGHT_ANGLE:
             accepted = "fast and slow at right angles: pixels are square"
             yield Problem("axes", {"fast": list(axes.fast), "slow": list(axes.slow)}, accepted)
-        for name in ("fast", "slow"):
-            if abs(_dot(axes.beam, getattr(axes, name))) > 1 - RIGHT_ANGLE:
-                yield Problem(f"axes.{name}", list(getattr(axes, name)), "a direction other than the beam's")
+        if abs(_dot(axes.beam, _cross(axes.fast, axes.slow))) < RIGHT_ANGLE:
+            yield Problem("axes.beam", list(axes.beam), "a direction that is not in the detector's plane")
+        if self.curved and max(abs(_dot(axes.beam, axes.fast)), abs(_dot(axes.beam, axes.slow))) > RIGHT_ANGLE:
+            yield Problem("curved", True, "false unless fast and slow are at right angles to the beam")
         if abs(_dot(axes.beam, axes.polarization)) > 1 - RIGHT_ANGLE:
             yield Problem("axes.polarization", list(axes.polarization), "a direction other than the beam's")
 

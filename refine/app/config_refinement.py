@@ -41,6 +41,7 @@ FreeName = Literal[
     "polarization",
     "divergence",
     "dispersion",
+    "bandwidth",
     "thickness",
     "attenuation",
     "background",

@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
             traceback.print_exc()
         print(f"refine: {error}", file=sys.stderr)
         return WRONG_INPUT
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own out of memory
+            raise
         print("refine: not enough memory; use a smaller detector, or leave out pixels", file=sys.stderr)
         return WRONG_INPUT
     except BrokenPipeError:  # whoever read the output has gone; nothing is left to say

@@ -23,7 +23,8 @@ class GaussianBeam:
 class Beam:
     """The incident beam, one ray of one colour unless `spread` says otherwise.
 
-    wavelength: () Å, of the middle of the spectrum. direction: (3,) unit vector the photons travel along, lab frame.
+    wavelength: () Å, of the middle of the spectrum; where rays are listed, the one by which resolution is reckoned.
+    direction: (3,) unit vector the photons travel along, lab frame.
     fluence: () photons/m^2. polarization: () Kahn factor, or None for no correction.
     polarization_axis: (3,) direction of the electric vector.
     spread: a divergent or polychromatic beam, or its rays one by one; None for one ray.

@@ -16,16 +16,23 @@ MM_PER_UM = 1e-3
 @dataclass(frozen=True)
 class Sensor:
     """What absorbs: thickness () µm and attenuation_length () µm, in which a ray falls to 1/e; cut into `layers`, each
-    taken at its front."""
+    taken at its front. beyond: layers of thickness / (layers - 1), together thicker than the sensor, as nanoBragg.c
+    has them."""
 
     thickness: Tensor
     attenuation_length: Tensor
     layers: int = 1
+    beyond: bool = False
+
+    @property
+    def layer(self) -> Tensor:
+        """Thickness () of a layer, mm."""
+        return self.thickness * MM_PER_UM / (self.layers - self.beyond)
 
     @property
     def depths(self) -> Tensor:
         """Fronts (layers,) of the layers, mm from the sensor's."""
-        return self.thickness * MM_PER_UM * torch.arange(self.layers).to(self.thickness) / self.layers
+        return self.layer * torch.arange(self.layers).to(self.thickness)
 
 
 class Sites(NamedTuple):

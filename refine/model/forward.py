@@ -13,13 +13,15 @@ from refine.model.pixels import Pixels
 from refine.physics.absorption import absorbed_fraction
 from refine.physics.background import water_scattering
 from refine.physics.fused import fused_interference
-from refine.physics.gaussian_mosaic import Blur, gaussian_interference
+from refine.physics.gaussian_mosaic import Blur, gaussian_interference, reflection_widths
 from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.solid_angle import tilted_solid_angle
 from refine.physics.sources import PER_PERCENT, RADIAN_PER_MRAD
 from refine.physics.structure_factor import debye_waller
+
+CLOSED_FORM = 16  # arrays that a point of a Gaussian mosaic takes, where a sampled one takes one
 
 Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps, Tensor], Tensor]
 
@@ -46,20 +48,28 @@ def expected_photons(
     return per_intensity / experiment.detector.oversample**2 * scattered + experiment.background.photons(pixels)
 
 
+def points_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
+    """Scattering vectors that are held in memory for a pixel: sub-pixels, layers and rays; of a Gaussian mosaic, whose
+    phi steps are too, each counted as the dozen arrays it needs."""
+    points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
+    return points if isinstance(crystal.mosaic, Mosaic) else points * experiment.scan.steps * CLOSED_FORM
+
+
 def expected_image(
     crystal: Crystal,
     experiment: Experiment,
-    tile: int = 1 << 16,
+    tile: int = 1 << 17,
     interference: Interference = fused_interference,
     within: Tensor | None = None,
 ) -> Tensor:
-    """Expected photons (slow, fast) of the whole detector, computed in tiles of at most `tile` pixels; no gradient.
+    """Expected photons (slow, fast) of the whole detector, computed in tiles of about `tile` points; no gradient.
     Where `within` (slow, fast) bool is given, only there, and 0 elsewhere."""
+    width = max(1, tile // points_per_pixel(crystal, experiment))
     size, like = experiment.detector.size, experiment.detector.distance
     pixels = Pixels.whole(size, like) if within is None else Pixels.chosen(within, like)
     image = like.new_zeros(size)
     with torch.no_grad():
-        for _, part in pixels.tiles(tile):
+        for _, part in pixels.tiles(width):
             photons = expected_photons(crystal, experiment, part, interference)
             image[part.slow.long(), part.fast.long()] = photons
     return image
@@ -71,6 +81,17 @@ def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> 
     steps, angles = _steps(crystal, experiment)
     found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
     return found.reshape(3, found.shape[1], -1, len(pixels))
+
+
+def widest_reflection(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
+    """Largest standard deviation () in h, k or l of the reflections of a Gaussian mosaic nearest some pixels; 0 of
+    sampled domains."""
+    if isinstance(crystal.mosaic, Mosaic):
+        return torch.zeros_like(experiment.scale)
+    steps, angles = _steps(crystal, experiment)
+    scattering = pixel_scattering(experiment, pixels).flatten(1)
+    blur = _blur(crystal.mosaic, experiment)
+    return reflection_widths(scattering, crystal.real_space, crystal.cells, blur, angles, steps).max()
 
 
 def pixel_scattering(experiment: Experiment, pixels: Pixels) -> Tensor:
@@ -143,8 +164,8 @@ def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor
     angle = tilted_solid_angle(distance[at], tilt[at], detector.pixel_size)
     if sensor is None:
         return angle
-    layer, attenuation = sensor.thickness * MM_PER_UM / sensor.layers, 1 / (sensor.attenuation_length * MM_PER_UM)
-    return angle * absorbed_fraction(sites.depths, layer, attenuation, obliquity)
+    attenuation = 1 / (sensor.attenuation_length * MM_PER_UM)
+    return angle * absorbed_fraction(sites.depths, sensor.layer, attenuation, obliquity)
 
 
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:

@@ -168,7 +168,7 @@ def _mosaic_covariance(start: GaussianMosaic) -> Parameter:
         return put_crystal(model, mosaic=moved(z))
 
     anywhere = torch.full((6,), torch.inf).to(factor)
-    limit = torch.tensor([400.0] * 3 + [torch.inf] * 3).to(factor)
+    limit = torch.tensor([25.0] * 3 + [torch.inf] * 3).to(factor)
     lowest = torch.cat([torch.zeros(3).to(factor), -anywhere[3:]])
     return Parameter("mosaic", MOSAIC_LABELS, ("degrees^2",) * 6, 6, read, place, encode, lowest, limit)
 
@@ -247,6 +247,7 @@ CATALOGUE: dict[str, Maker] = {
     "polarization": instrument.polarization,
     "divergence": instrument.divergence,
     "dispersion": instrument.dispersion,
+    "bandwidth": instrument.bandwidth,
     "thickness": instrument.thickness,
     "attenuation": instrument.attenuation,
     "background": background,

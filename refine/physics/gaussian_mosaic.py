@@ -7,7 +7,8 @@ delta_j by -(a_j x q_n) . w. Averaged over w of covariance S, to first order in 
 and the height falls by sqrt(det D / det C): in reciprocal space the covariance sigma^2 I + [q]x S [q]x^T. A rotation
 that brings a reflection onto the Ewald sphere is correlated with those that move its spot, which is why S has all six
 components. A Gaussian spectrum and divergence add columns to U in the same way: -n times dlambda/lambda, and
-a_j . ds / lambda.
+a_j . ds / lambda. All of it holds while sqrt(C_jj) is a fraction of 1: beyond, neighbours overlap, and only the nearest
+is taken.
 """
 
 from typing import NamedTuple
@@ -39,14 +40,28 @@ def gaussian_interference(
     """Interference function (Q,), electrons^2, of gauss-shaped crystals; the other arguments as for
     `refine.physics.interference.interference`, whose steps are then those of phi alone. One reflection a point: the
     nearest."""
-    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
-    vectors = (real_space @ rotations.mT).transpose(0, 1)  # (3, M, 3): R_m a_j
-    indices = (vectors.reshape(-1, 3) @ scattering).reshape(3, -1, scattering.shape[1])  # (3, M, Q)
+    vectors, indices = _step_indices(scattering, real_space, angles, steps)
     nearest = indices.round()
     sharp = GAUSS_WIDTH / 4 / cells**2
     determinant, form = _determinant_and_form(sharp, _columns(vectors, nearest, blur), indices - nearest)
     profile = torch.sqrt(sharp.prod() / determinant) * torch.exp(-form / (2 * determinant))
     return (nearest_intensity(nearest, steps.intensity, steps.lowest) * cells.prod() ** 2 * profile).mean(0)
+
+
+def reflection_widths(
+    scattering: Tensor, real_space: Tensor, cells: Tensor, blur: Blur, angles: Tensor, steps: Steps
+) -> Tensor:
+    """Standard deviations sqrt(C_jj) (3, Q) of h, k, l at the nearest reflections, in the first step."""
+    vectors, indices = _step_indices(scattering, real_space, angles, steps)
+    columns = _columns(vectors, indices.round(), blur)[:, :, 0]
+    return torch.sqrt((columns**2).sum(1) + (GAUSS_WIDTH / 4 / cells**2)[:, None])
+
+
+def _step_indices(scattering: Tensor, real_space: Tensor, angles: Tensor, steps: Steps) -> tuple[Tensor, Tensor]:
+    """Vectors R_m a_j (3, M, 3) of every step, and fractional indices (3, M, Q)."""
+    rotations = step_rotations(angles, steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
+    vectors = (real_space @ rotations.mT).transpose(0, 1)
+    return vectors, (vectors.reshape(-1, 3) @ scattering).reshape(3, -1, scattering.shape[1])
 
 
 def _columns(vectors: Tensor, nearest: Tensor, blur: Blur) -> Tensor:

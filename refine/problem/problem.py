@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from refine.model.crystal import GaussianMosaic
-from refine.model.forward import Interference, expected_photons
+from refine.model.forward import Interference, expected_photons, points_per_pixel
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
@@ -17,7 +16,6 @@ from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
 
 TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
-CLOSED_FORM = 16  # points whose memory one of a Gaussian mosaic takes: autograd keeps its intermediates
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
 
 
@@ -121,11 +119,7 @@ class ImageProblem:
 
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
-        experiment = self.space.start.experiment
-        per_pixel = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
-        if isinstance(self.space.start.crystal.mosaic, GaussianMosaic):
-            per_pixel *= CLOSED_FORM
-        width = max(1, points // per_pixel)
+        width = max(1, points // points_per_pixel(*self.space.start))
         for _, part in self.pixels.tiles(width):
             yield part, self.observation.photons[part.slow.long(), part.fast.long()]
 

@@ -43,6 +43,10 @@ def made(name: str) -> tuple[Model, Parameter]:
     if name == "mosaic of six":
         model = Model(rich_crystal(mosaic=GaussianMosaic.of(SIX)), start().experiment)
         return model, CATALOGUE["mosaic"](model)
+    if name in ("bandwidth", "divergence of a Gaussian"):
+        beam = replace(start().experiment.beam, spread=None)
+        model = Model(rich_crystal(mosaic=GaussianMosaic.of(SIX)), replace(start().experiment, beam=beam))
+        return model, CATALOGUE[name.split(" ")[0]](model)
     if name == "background plane":
         model = start()
         return model, ParameterSpace.of(*model, free=["background"], plane_background=True).parameters[0]
@@ -53,7 +57,7 @@ def made(name: str) -> tuple[Model, Parameter]:
 
 
 SIX = f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]])
-ALL = (*NAMES, "background of an image", "background plane", "mosaic of six")
+ALL = (*NAMES, "background of an image", "background plane", "mosaic of six", "divergence of a Gaussian")
 
 FOUND: dict[str, Callable[[Model], Tensor]] = {
     "cell": lambda m: m.crystal.cell,
@@ -72,8 +76,10 @@ FOUND: dict[str, Callable[[Model], Tensor]] = {
     "detector_rotations.z": lambda m: m.experiment.detector.rotations[2:],
     "twotheta": lambda m: m.experiment.detector.twotheta.reshape(1),
     "polarization": lambda m: m.experiment.beam.polarization.reshape(1),
-    "divergence": lambda m: m.experiment.beam.spread.divergence,
-    "dispersion": lambda m: m.experiment.beam.spread.dispersion.reshape(1),
+    "divergence": lambda m: getattr(m.experiment.beam.spread, "divergence", f64(0.0, 0.0)),
+    "bandwidth": lambda m: m.experiment.beam.gaussian.bandwidth.reshape(1),
+    "divergence of a Gaussian": lambda m: m.experiment.beam.gaussian.divergence,
+    "dispersion": lambda m: getattr(m.experiment.beam.spread, "dispersion", f64(0.0)).reshape(1),
     "thickness": lambda m: m.experiment.detector.sensor.thickness.reshape(1),
     "attenuation": lambda m: m.experiment.detector.sensor.attenuation_length.reshape(1),
     "water": lambda m: m.experiment.background.water.reshape(1),
