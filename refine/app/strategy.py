@@ -100,7 +100,7 @@ class _Refinement:
             if solution.status is Status.INTERRUPTED:
                 stopped = replace(best.solution, status=solution.status, reason=solution.reason)
                 return replace(best, solution=stopped)
-            if solution.status is Status.CONVERGED:
+            if solution.status is Status.CONVERGED or (found.evidence and found.evidence.convincing):
                 break
             self.say(f"{solution.status.value}: {solution.reason}")
         assert best is not None

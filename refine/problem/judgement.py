@@ -34,6 +34,11 @@ class Evidence:
     gain: float
     outliers: int
 
+    @property
+    def convincing(self) -> bool:
+        """Whether enough spots are explained well enough that this is the crystal's lattice."""
+        return self.spots >= FEW_SPOTS and self.explained >= EXPLAINED
+
 
 def gather(problem: ImageProblem, z: Tensor, image: Tensor, spots: Spots) -> Evidence:
     """The evidence at z (n,), whose expected image (P,) and the observed spots are known."""

@@ -56,6 +56,15 @@ def test_the_start_decides_the_way(place, start, stages):
     assert found.given_loss > float(found.solution.quadratic.value) + 1000
 
 
+def test_an_unfinished_answer_that_explains_the_spots_is_not_begun_anew(place):
+    problem, tried = problem_from(place, NEAR), []
+    stop = Stop(max_iterations=1, shift=1e-9)
+    found = refine_image(problem, stop=stop, observe=lambda record: tried.append(record.iteration))
+    assert found.solution.status is Status.MAX_ITERATIONS
+    assert found.evidence.convincing
+    assert tried == [0, 1]
+
+
 def test_from_far_the_image_alone_leads_nowhere_and_is_not_believed(place):
     problem = problem_from(place, FAR)
     found = refine_image(problem, strategy="single")
