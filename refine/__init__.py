@@ -9,7 +9,7 @@ _HOMES = {
     "load_config": "refine.app.load",
     "build_model": "refine.app.build",
     "build_problem": "refine.app.build",
-    "choose_start": "refine.app.strategy",
+    "refine_image": "refine.app.strategy",
     "conclude": "refine.app.outcome",
     "Crystal": "refine.model.crystal",
     "Experiment": "refine.model.experiment",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from refine.model.background import Background
-from refine.model.beam import UNIT_FLUENCE, Beam
+from refine.model.beam import UNIT_FLUENCE, Beam, GaussianBeam
 from refine.model.conventions import CONVENTIONS
 from refine.model.crystal import Crystal, Mosaic
 from refine.model.detector import Detector, Sensor
@@ -127,7 +127,7 @@ def full_experiment(convention: str = "mosflm", size: tuple[int, int] = (24, 20)
     sensor = Sensor(f64(400.0), f64(300.0), 2)
     return replace(
         built,
-        beam=replace(built.beam, spread=rays),
+        beam=replace(built.beam, spread=rays, gaussian=GaussianBeam(f64(0.4), f64(2.0, 3.0))),
         detector=replace(built.detector, sensor=sensor),
         background=replace(built.background, water=f64(0.02)),
     )

@@ -315,7 +315,7 @@ def missing_factor_two(patch: pytest.MonkeyPatch) -> None:
 
 @fault("mosaic_spread", "mosaic", "scale")
 def wrong_sign(patch: pytest.MonkeyPatch) -> None:
-    wrap(patch, fused, "_by_angle", lambda original, *args: -original(*args))
+    wrap(patch, fused, "_by_angles", lambda original, *args: -original(*args))
 
 
 @fault("gamma", "cell")
@@ -359,7 +359,7 @@ def unweighted_cells(patch: pytest.MonkeyPatch) -> None:
 def single_precision(patch: pytest.MonkeyPatch) -> None:
     """The kernel's arithmetic in float32; the result is float64 all the same."""
     single = fused.EAGER._replace(precision=torch.float32)
-    wrap(patch, fused, "moments", lambda original, *args: original(*args[:3], single))
+    wrap(patch, fused, "moments", lambda original, *args: original(*args[:3], single, *args[4:]))
 
 
 @fault("float32", "b_factor", "scale")
@@ -368,13 +368,9 @@ def single_precision_image(patch: pytest.MonkeyPatch) -> None:
 
 
 @fault("b:", "cell")
-def wrong_series_of_the_slope(patch: pytest.MonkeyPatch) -> None:
-    """The first coefficient of N cot(N u) - cot(u), which next to delta = 0 stands for the closed form."""
-
-    def slopes(original: Callable[..., Tensor], u: Tensor, n: Tensor) -> Tensor:
-        return original(u, n) + 0.001 * u * (1 - n**2) / 3
-
-    wrap(patch, lattice, "_cotangent_difference", slopes)
+def series_beyond_its_range(patch: pytest.MonkeyPatch) -> None:
+    """The term that next to delta = 0 stands for the slope's closed form, also where the next one counts."""
+    patch.setitem(lattice._CANCELLING, torch.float64, 0.2)
 
 
 @fault("N_b", "cells", "scale", order=2)
@@ -403,7 +399,9 @@ def cut_by_no_grad(patch: pytest.MonkeyPatch) -> None:
 def detached_double_backward(patch: pytest.MonkeyPatch) -> None:
     def reference(original: Callable[..., Any], steps: Any) -> Callable[..., Tensor]:
         whole = original(steps)
-        return lambda q, a, n, angles: with_derivative_of(whole(q, a, n, angles), whole(q, a, n, angles.detach()))
+        return lambda q, a, n, angles, w: with_derivative_of(
+            whole(q, a, n, angles, w), whole(q, a, n, angles.detach(), w)
+        )
 
     wrap(patch, fused, "_reference", reference)
 
@@ -414,14 +412,14 @@ def wrong_double_backward(patch: pytest.MonkeyPatch) -> None:
 
     def reference(original: Callable[..., Any], steps: Any) -> Callable[..., Tensor]:
         whole = original(steps)
-        return lambda q, a, n, angles: whole(q, a, with_rate(n, 1.001), angles)
+        return lambda q, a, n, *others: whole(q, a, with_rate(n, 1.001), *others)
 
     wrap(patch, fused, "_reference", reference)
 
 
 @fault("misset_z", "orientation", "scale")
 def wrong_forward_mode(patch: pytest.MonkeyPatch) -> None:
-    wrap(patch, fused, "_along_matrix", lambda original, by, tangent: original(by, tangent.T))
+    wrap(patch, fused, "_along_matrix", lambda original, by, tangent, rays: original(by, tangent.T, rays))
 
 
 @fault("cells: vmap failed", "cells", "scale")

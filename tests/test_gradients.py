@@ -63,7 +63,15 @@ LEVELS = {
 }
 ON_SAMPLE = ("cell", "orientation", "scale", "cells", "b_factor", "mosaic")
 ON_INSTRUMENT = ("wavelength", "distance", "beam_center", "detector_rotations", "background")
-ON_BEAM = ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water")  # test_gradients_instrument
+ON_BEAM = (
+    "polarization",
+    "divergence",
+    "dispersion",
+    "bandwidth",
+    "thickness",
+    "attenuation",
+    "water",
+)  # test_gradients_instrument
 TURNS = ("twotheta", "detector_rotations.x", "detector_rotations.y", "detector_rotations.z")
 ALL_AT_ONCE = (*ON_SAMPLE, *(name for name in ON_INSTRUMENT if name != "detector_rotations"), *TURNS)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from builders import f64, full_experiment, random_factors, rich_crystal, rich_experiment, two_panels
 
-from refine.model.crystal import Crystal
+from refine.model.beam import GaussianBeam
+from refine.model.crystal import Crystal, GaussianMosaic
 from refine.model.detector import Sensor
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
@@ -60,6 +61,11 @@ def listed_rays() -> Experiment:
     return replace(built, beam=beam)
 
 
+def gaussian_beam() -> Experiment:
+    built = rich_experiment()
+    return replace(built, beam=replace(built.beam, gaussian=GaussianBeam(f64(0.4), f64(2.0, 3.0))))
+
+
 def panels(sensor: Sensor | None = None) -> Callable[[], Experiment]:
     def make() -> Experiment:
         built = rich_experiment(size=(24, 10))
@@ -68,11 +74,16 @@ def panels(sensor: Sensor | None = None) -> Callable[[], Experiment]:
     return make
 
 
+SMEARED = {"mosaic": GaussianMosaic.of(f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]]))}
+
 CASES = {
     "two panels": Case((*PANEL, "cell", "orientation"), panels()),
     "two panels with the parallax of DIALS": Case(
         (*PANEL, "thickness", "attenuation"), panels(Sensor(f64(450.0), f64(260.0), 1, True))
     ),
+    "Gaussian mosaic": Case(SAMPLE, crystal=SMEARED),
+    "Gaussian spectrum and divergence": Case(("bandwidth", "divergence", "scale", "cells"), gaussian_beam, SMEARED),
+    "Gaussian mosaic, spectrum and divergence": Case((*PANEL, "wavelength", "cell", "mosaic"), gaussian_beam, SMEARED),
     "beam and sensor": Case(
         ("polarization", "divergence", "dispersion", "thickness", "attenuation", "water", "wavelength"), full_experiment
     ),
@@ -100,6 +111,17 @@ def found(case: Case, order: int = 2) -> Findings:
     sample, instrument = case.model()
     space = ParameterSpace.of(sample, instrument, case.free, plane_background=True)
     return check_derivatives(space, Pixels.whole(instrument.detector.shape, instrument.scale), order=order)
+
+
+def test_water_alone_is_no_image_to_check() -> None:
+    """However bright it is, and whatever derivatives the crystal has beside it."""
+    sample, instrument = CASES["round crystal"].model()
+    wet = replace(instrument, background=replace(instrument.background, water=f64(3.0)))
+    dark = replace(wet, structure_factors=replace(wet.structure_factors, intensity=f64([[[0.0]]]), lowest=f64(0, 0, 0)))
+    space = ParameterSpace.of(sample, dark, ("scale", "water"))
+    findings = check_derivatives(space, Pixels.whole(dark.detector.size, dark.scale), order=1)
+    assert not findings.passed
+    assert "the Bragg image is zero" in findings.failures[0]
 
 
 @pytest.mark.parametrize("name", CASES)

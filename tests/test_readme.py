@@ -87,7 +87,8 @@ def test_every_result_file_is_listed(clone):
 
 
 def test_every_shipped_configuration_is_valid():
-    for path in (ROOT / "configs").glob("*.yaml"):
-        assert yaml.safe_load(path.read_text())
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        if "kind" in yaml.safe_load(path.read_text()):  # a benchmark
+            continue
         with contextlib.redirect_stdout(io.StringIO()):
             assert main(["validate", str(path)]) == 0

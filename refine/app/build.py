@@ -14,6 +14,7 @@ from torch import Tensor
 from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config
+from refine.app.config_crystal import Mosaic as MosaicConfig
 from refine.app.config_crystal import fits_group, group_needs
 from refine.app.dials import lab_a_matrix, lost_parallax, trusted_ranges, unmasked
 from refine.errors import InputError
@@ -23,10 +24,10 @@ from refine.io.images import read_image, read_mask
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.model.background import Background
 from refine.model.conventions import frame_change
-from refine.model.crystal import Crystal, Mosaic
+from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.detector import Detector
 from refine.model.experiment import Experiment
-from refine.model.forward import Interference
+from refine.model.forward import Interference, widest_reflection
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.model.structure_factors import StructureFactors
@@ -36,13 +37,15 @@ from refine.physics.fused import Execution, fused_interference
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.identifiability import require_determined, require_identifiable
-from refine.problem.noise import NOISES
+from refine.problem.noise import choose_noise
 from refine.problem.problem import Counts, ImageProblem
 from refine.problem.restraints import Restraint
 
 MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
 ANGSTROM_PER_UM, UM_PER_MM = 1e4, 1e3
 TILE_PIXELS = 1 << 18  # looked at at once; bounds the memory
+OVERLAPPING, MERGED = 0.25, 0.5  # standard deviations in Miller indices; 1 is the next reflection
+LOOKED_AT = 1000  # pixels
 FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it are not of the same crystal
 
 
@@ -67,6 +70,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if present and name != "cpu" else "cpu")
 
 
+def _overlap(crystal: Crystal, experiment: Experiment) -> tuple[str, ...]:
+    """A note where reflections of a Gaussian mosaic begin to overlap; raises InputError where they are no spots."""
+    whole = Pixels.whole(experiment.detector.shape, experiment.scale)
+    widest = float(widest_reflection(crystal, experiment, whole[:: max(1, len(whole) // LOOKED_AT)]))
+    if widest < OVERLAPPING:
+        return ()
+    said = f"reflections up to {widest:.2f} wide (standard deviation, in Miller indices) overlap at the detector's edge"
+    if widest > MERGED:
+        raise InputError(
+            f"key 'crystal.mosaic': {said}, which a Gaussian mosaic, one reflection a pixel, cannot have; accepted:"
+            f" up to {MERGED}; give a smaller spread, more cells, or model domains"
+        )
+    return (f"{said}: photons between them are missing",)
+
+
 def choose_interference(
     config: Config, crystal: Crystal, experiment: Experiment
 ) -> tuple[Interference, tuple[str, ...]]:
@@ -81,7 +99,7 @@ def choose_interference(
 def steps_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
     """Sub-pixels, layers, rays, phi steps and mosaic domains."""
     points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
-    return points * experiment.scan.steps * len(crystal.mosaic.fractions)
+    return points * experiment.scan.steps * crystal.domains
 
 
 def build_model(config: Config) -> Setup:
@@ -98,14 +116,20 @@ def build_model(config: Config) -> Setup:
         background=_background(config, detector),
         scale=like + 1,
     )
+    overlap = _overlap(crystal, experiment)
     interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
-    notes = (note, *lost_parallax(config.detector), *remarks)
+    notes = (note, *overlap, *lost_parallax(config.detector), *remarks)
     return Setup(crystal, experiment, misset_deg, interference, notes, _region(config, detector))
 
 
 def build_space(config: Config, setup: Setup) -> ParameterSpace:
     """The configuration's free parameters. Raises InputError for those that no image could determine."""
+    if config.crystal.shape == "tophat" and (idle := {"cell", "orientation"} & set(config.refinement.free)):
+        raise InputError(
+            f"refinement.free: {' and '.join(sorted(idle))} cannot be refined with crystal.shape tophat, whose spots"
+            " have no slope; accepted: shapes square, round and gauss"
+        )
     plane = config.background.model == "plane"
     space = ParameterSpace.of(setup.crystal, setup.experiment, config.refinement.free, setup.misset_deg, plane)
     require_identifiable(space)
@@ -117,7 +141,7 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     and for free parameters that no image could determine."""
     space = build_space(config, setup)
     observation = _observation(config, setup)
-    noise = NOISES[config.refinement.loss]
+    noise = choose_noise(config.refinement.loss, config.detector.readout_noise)
     return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
 
 
@@ -144,18 +168,25 @@ def image_file(config: Config) -> Path:
 
 
 def _crystal(config: Config, like: Tensor) -> Crystal:
-    given, mosaic = config.crystal, config.crystal.mosaic
+    given = config.crystal
     cell, rotation = _cell_and_rotation(config, like)
     rotation = misset_rotation(like.new_tensor(given.orientation.misset_deg)) @ rotation
     return Crystal(
         cell,
         rotation,
         _cells(config, cell),
-        Mosaic.sampled(like.new_tensor(mosaic.spread_deg), mosaic.domains, mosaic.seed),
+        _mosaic(given.mosaic, like),
         given.shape,
         like.new_tensor(given.b_factor),
         given.space_group,
     )
+
+
+def _mosaic(given: MosaicConfig, like: Tensor) -> Mosaic | GaussianMosaic:
+    if given.model == "domains":
+        return Mosaic.sampled(like.new_tensor(given.spread_deg), given.domains, given.seed)
+    xx, yy, zz, xy, xz, yz = given.covariance
+    return GaussianMosaic.of(like.new_tensor([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]))
 
 
 def _cells(config: Config, cell: Tensor) -> Tensor:
@@ -277,7 +308,7 @@ def _observation(config: Config, setup: Setup) -> Observation:
     trusted = _within_resolution(trusted, config, experiment)
     gain = by_panel("detector.gain", given.gain, shape)
     photons = (raw.values - by_panel("detector.offset", given.offset, shape)) / gain
-    _require_usable(path, photons, trusted, config.refinement.loss)
+    _require_usable(path, photons, trusted, _counts_only(config))
     like = experiment.scale
     readout = like.new_tensor((given.readout_noise / np.squeeze(gain)) ** 2)
     return Observation(
@@ -311,7 +342,13 @@ def _within_resolution(trusted: np.ndarray, config: Config, experiment: Experime
     return within.cpu().numpy()
 
 
-def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: str) -> None:
+def _counts_only(config: Config) -> bool:
+    """Whether the loss is that of counts, which cannot be below zero."""
+    loss = config.refinement.loss
+    return loss == "poisson" or (loss == "robust" and config.detector.readout_noise == 0)
+
+
+def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, counts_only: bool) -> None:
     if not trusted.any():
         raise InputError(
             f"{path}: no pixel is left to refine against after masks, roi, saturation and resolution limits; widen one"
@@ -320,21 +357,22 @@ def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, loss: 
         raise InputError(
             f"{path}: {undefined} pixels are NaN or infinite; mark them in a mask file (images.0.mask, 0 = leave out)"
         )
-    if loss == "poisson" and (negative := int((photons[trusted] < 0).sum())):
+    if counts_only and (negative := int((photons[trusted] < 0).sum())):
         raise InputError(
-            f"{path}: {negative} pixels are below zero photons (lowest {photons[trusted].min():g}), which the poisson"
-            " loss cannot have; set detector.offset, mask them, or use refinement.loss: gaussian with"
+            f"{path}: {negative} pixels are below zero photons (lowest {photons[trusted].min():g}), which the loss"
+            " of counts cannot have; set detector.offset, mask them, or use refinement.loss: gaussian with"
             " detector.readout_noise"
         )
 
 
 def _restraints(config: Config, space: ParameterSpace) -> tuple[Restraint, ...]:
-    cell = config.refinement.restraints.cell
-    if cell is None:
-        return ()
-    if "cell" not in config.refinement.free:
-        raise InputError(
-            "key 'refinement.restraints.cell': the cell is not refined; add cell to refinement.free or leave it out"
-        )
-    like = space.zero()
-    return (Restraint("cell", like.new_tensor(cell.target), like.new_tensor(cell.sigma)),)
+    labels, like = {p.name: p.labels for p in space.parameters}, space.zero()
+    given = config.refinement.restraints.given()
+    for name, restraint in given.items():
+        key = f"key 'refinement.restraints.{name}'"
+        if name not in labels:
+            raise InputError(f"{key}: {name} is not refined; add {name} to refinement.free or leave it out")
+        if len(restraint.target) != len(labels[name]):
+            needs = f"{len(labels[name])}, for {', '.join(labels[name])}"
+            raise InputError(f"{key}: target has {len(restraint.target)} values; accepted: {needs}")
+    return tuple(Restraint(name, like.new_tensor(r.target), like.new_tensor(r.sigma)) for name, r in given.items())

@@ -1,6 +1,7 @@
 """From a configuration to beam, detector and scan."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ from refine.app.dials import panel_set
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
 from refine.io.experiments import read_experiment
-from refine.model.beam import Beam
+from refine.model.beam import Beam, GaussianBeam
 from refine.model.conventions import CONVENTIONS, Convention
 from refine.model.crystal import Crystal
 from refine.model.detector import Detector, Sensor
 from refine.model.scan import Scan
 from refine.physics.sources import Sources, Spread, even_steps, tilt_grid
 
+FARTHEST = 2.0  # factor between the wavelengths of one beam
 FRINGES = 3.0  # sub-pixels per fringe of the crystal's largest edge, nanoBragg.c's recommendation
 _DETECTOR_AXES = {"fast": "fast", "slow": "slow", "beam": "beam", "twotheta_axis": "twotheta"}
 
@@ -33,7 +35,12 @@ def build_beam(config: Config, like: Tensor) -> Beam:
     kahn = None if beam.polarization is None else like.new_tensor(beam.polarization)
     direction, electric = like.new_tensor(axes.beam), like.new_tensor(axes.polarization)
     one = Beam(like.new_tensor(beam.wavelength), direction, like.new_tensor(beam.fluence_value), kahn, electric)
-    return replace(one, spread=_rays(config, like) if beam.sources else _spread(config, like))
+    sigmas = beam.gaussian
+    gaussian = GaussianBeam(
+        like.new_tensor(sigmas.bandwidth_percent), like.new_tensor((sigmas.horizontal_mrad, sigmas.vertical_mrad))
+    )
+    rays = _rays(config, direction) if beam.sources else _spread(config, like)
+    return replace(one, spread=rays, gaussian=gaussian if sigmas.given else None)
 
 
 def _spread(config: Config, like: Tensor) -> Spread | None:
@@ -46,6 +53,7 @@ def _spread(config: Config, like: Tensor) -> Spread | None:
     ratios = weights = torch.ones_like(colours)
     if beam.spectrum is not None:
         wavelengths, weights = (torch.from_numpy(column).to(like) for column in read_spectrum(beam.spectrum))
+        _require_near(beam.spectrum, wavelengths, beam.wavelength)
         ratios, colours = wavelengths / beam.wavelength, torch.zeros_like(wavelengths)
     return Spread(
         divergence=like.new_tensor(divergence.widths_mrad),
@@ -57,14 +65,30 @@ def _spread(config: Config, like: Tensor) -> Spread | None:
     )
 
 
-def _rays(config: Config, like: Tensor) -> Sources:
+def _rays(config: Config, direction: Tensor) -> Sources:
     """The rays of a source list, one by one."""
     beam = config.beam
     assert beam.sources is not None
     towards, weights, wavelengths = (
-        torch.from_numpy(part).to(like) for part in read_source_list(beam.sources, beam.wavelength)
+        torch.from_numpy(part).to(direction) for part in read_source_list(beam.sources, beam.wavelength)
     )
+    _require_near(beam.sources, wavelengths, beam.wavelength)
+    if not bool((-towards @ direction > 0).all()):
+        raise InputError(
+            f"{beam.sources}: a source lies where the beam goes to; accepted: places x y z from where it comes, such as"
+            f" {' '.join(f'{-10 * x:g}' for x in direction.tolist())}"
+        )
     return Sources(-towards, wavelengths / beam.wavelength, weights / weights.sum())
+
+
+def _require_near(path: Path, wavelengths: Tensor, middle: float) -> None:
+    """Raise InputError where a wavelength (n,) in Å is so far from the beam's that it will be in another unit."""
+    far = (wavelengths > FARTHEST * middle) | (wavelengths < middle / FARTHEST)
+    if bool(far.any()):
+        raise InputError(
+            f"{path}: wavelength {float(wavelengths[far][0]):g} Å, but beam.wavelength is {middle:g} Å; accepted:"
+            f" within a factor of {FARTHEST:g} (a spectrum is in Å, a list of sources in m)"
+        )
 
 
 def build_detector(config: Config, crystal: Crystal) -> Detector:
@@ -117,12 +141,9 @@ def _sensor(given: Thickness, beyond: bool, like: Tensor) -> Sensor | None:
     """The absorbing layers; `beyond` the sensor, as nanoBragg.c has them: n of thickness / (n - 1), 2 at least."""
     if given.um == 0:
         return None
-    layers, thickness = given.steps, given.um
-    if beyond:
-        layers = max(2, layers)
-        thickness *= layers / (layers - 1)
-    attenuation = like.new_tensor(given.attenuation_um)
-    return Sensor(like.new_tensor(thickness), attenuation, layers, given.parallax == "dials")
+    layers = max(2, given.steps) if beyond else given.steps
+    length = like.new_tensor(given.attenuation_um)
+    return Sensor(like.new_tensor(given.um), length, layers, given.parallax == "dials", beyond)
 
 
 def build_scan(config: Config, like: Tensor) -> Scan:

@@ -114,7 +114,19 @@ class Config(Section):
 
     def problems(self) -> Iterator[Problem]:
         free, mosaic = list(self.refinement.free), self.crystal.mosaic
-        if "mosaic" in free and (mosaic.spread_deg == 0 or mosaic.domains == 1):
+        if self.beam.gaussian.given and mosaic.model != "gaussian":
+            yield Problem(
+                "beam.gaussian", self.beam.gaussian.model_dump(), "zeros unless crystal.mosaic.model is gaussian"
+            )
+        if mosaic.model == "gaussian" and self.dtype != "float64":
+            yield Problem("dtype", self.dtype, "float64 with crystal.mosaic.model gaussian")
+        if mosaic.model == "gaussian" and self.compile is True:
+            yield Problem("compile", True, "auto or false with crystal.mosaic.model gaussian, which is not compiled")
+        if "layers_beyond_sensor" in self.compatibility and self.detector.thickness.um == 0:
+            yield Problem("compatibility", list(self.compatibility), "layers_beyond_sensor only with a thickness")
+        if mosaic.model == "gaussian" and self.structure_factors.interpolate:
+            yield Problem("structure_factors.interpolate", True, "false with crystal.mosaic.model gaussian")
+        if "mosaic" in free and mosaic.model == "domains" and (mosaic.spread_deg == 0 or mosaic.domains == 1):
             needs = "mosaic only when crystal.mosaic has spread_deg above 0 and domains of 2 or more"
             yield Problem("refinement.free", free, needs)
         if "layers_beyond_sensor" in self.compatibility and self.detector.thickness.parallax == "dials":

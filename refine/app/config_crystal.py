@@ -24,6 +24,7 @@ from refine.app.config_base import (
 
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
 SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
+DEFAULT_SEED = -12345678  # nanoBragg.c's
 DEFAULT_CELLS = (20.0, 20.0, 20.0)
 MOST_STEPS = 100_000  # of phi, or domains: beyond it a run would not end
 _FLAT_CELL = 1e-9  # (volume / abc)^2 below which three angles are taken to lie in a plane
@@ -148,21 +149,57 @@ class Orientation(Section):
 
 
 class Mosaic(Section):
-    """nanoBragg's mosaic: a number of rigid domains drawn at random from a cap of directions."""
+    """nanoBragg's mosaic, rigid domains drawn at random from a cap of directions; or a continuous Gaussian
+    distribution of small rotations, in closed form."""
 
-    model: Literal["domains"] = Field(default="domains", description="kind of mosaic distribution")
-    spread_deg: NotNegative = Field(default=0.0, description="isotropic mosaic spread [degrees]")
+    model: Literal["domains", "gaussian"] = Field(default="domains", description="kind of mosaic distribution")
+    spread_deg: NotNegative = Field(
+        default=0.0,
+        description="largest rotation of a domain; of gaussian the standard deviation about an axis [degrees]",
+    )
+    covariance_deg2: tuple[Number, Number, Number, Number, Number, Number] | None = Field(
+        default=None,
+        description="xx yy zz xy xz yz about the lab axes, of model gaussian instead of spread_deg [degrees^2]",
+    )
     domains: Annotated[Count, Field(le=MOST_STEPS)] = Field(
         default=1, description="number of mosaic domains; the first is never rotated [domains]"
     )
     seed: Annotated[Whole, Field(ge=-(2**31), lt=2**31)] = Field(
-        default=-12345678, description="seed of nanoBragg's generator of domains"
+        default=DEFAULT_SEED, description="seed of nanoBragg's generator of domains"
     )
 
     def problems(self) -> Iterable[Problem]:
-        if self.spread_deg > 0 and self.domains == 1:
+        if self.model == "gaussian":
+            yield from self._gaussian_problems()
+        elif self.covariance_deg2 is not None:
+            yield Problem("covariance_deg2", list(self.covariance_deg2), "null with model domains")
+        elif self.spread_deg > 0 and self.domains == 1:
             accepted = "2 or more when spread_deg is above 0: one domain is always the identity, whatever the spread"
             yield Problem("domains", self.domains, accepted)
+
+    def _gaussian_problems(self) -> Iterator[Problem]:
+        if self.domains > 1:
+            yield Problem("domains", self.domains, "1 with model gaussian, which is not sampled")
+        if self.seed != DEFAULT_SEED:
+            yield Problem("seed", self.seed, f"{DEFAULT_SEED}, the default, with model gaussian, which draws nothing")
+        if (self.spread_deg > 0) == (self.covariance_deg2 is not None):
+            yield Problem("spread_deg", self.spread_deg, "above 0, in degrees, or covariance_deg2, not both")
+        elif self.covariance_deg2 is not None:
+            xx, yy, zz, xy, xz, yz = self.covariance_deg2
+            minors = (
+                xx,
+                xx * yy - xy * xy,
+                xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz),
+            )
+            if not min(minors) > 0:
+                accepted = "xx yy zz xy xz yz of a positive definite matrix, in degrees^2"
+                yield Problem("covariance_deg2", list(self.covariance_deg2), accepted)
+
+    @property
+    def covariance(self) -> tuple[float, float, float, float, float, float]:
+        """xx yy zz xy xz yz in degrees^2, of model gaussian."""
+        square = self.spread_deg**2
+        return self.covariance_deg2 or (square, square, square, 0.0, 0.0, 0.0)
 
 
 class Scan(Section):
@@ -195,7 +232,8 @@ class Crystal(Section):
         description=f"size of a mosaic block along a, b and c; {DEFAULT_CELLS} where no size is given [unit cells]",
     )
     size_um: tuple[Positive, Positive, Positive] | None = Field(
-        default=None, description="edges of a mosaic block along a, b and c, instead of cells [µm]"
+        default=None,
+        description="edges of a block along a, b and c, instead of cells; b and c at most beam.size [µm]",
     )
     shape: Literal["square", "round", "gauss", "tophat"] = Field(
         default="square", description="shape of a mosaic block's transform"
@@ -212,6 +250,10 @@ class Crystal(Section):
         return data
 
     def problems(self) -> Iterator[Problem]:
+        if self.mosaic.model == "gaussian" and self.shape != "gauss":
+            yield Problem(
+                "shape", self.shape, "gauss with mosaic model gaussian: only that shape adds up in closed form"
+            )
         if self.cells is None and self.size_um is None:
             yield Problem("cells", None, "3 numbers of unit cells, at least 1, or size_um (µm)")
         if self.cells is not None and self.size_um is not None:

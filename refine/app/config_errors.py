@@ -20,18 +20,14 @@ UNSUPPORTED_KEYS = frozenset(
         "images.*.scale",
         "images.*.background",
         "images.*.beam",
-        "crystal.mosaic.covariance_deg2",
         "structure_factors.model",
         "structure_factors.unknown",
         "refinement.holdout",
     }
 )
 UNSUPPORTED_VALUES = {
-    "crystal.mosaic.model": ("gaussian",),
     "background.model": ("radial",),
     "refinement.free.*": ("amplitudes",),
-    "refinement.loss": ("mse", "robust"),
-    "refinement.optimizer.name": ("newton-cg", "lbfgs"),
 }
 _ABSENT = object()
 _BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

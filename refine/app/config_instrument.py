@@ -39,6 +39,11 @@ def _ascending(span: tuple[int, int]) -> tuple[int, int]:
     return span
 
 
+def _cross(one: Vector, other: Vector) -> Vector:
+    (a, b, c), (x, y, z) = one, other
+    return b * z - c * y, c * x - a * z, a * y - b * x
+
+
 def _dot(one: Vector, other: Vector) -> float:
     return sum(x * y for x, y in zip(one, other, strict=True))
 
@@ -47,11 +52,14 @@ Direction = Annotated[Vector, AfterValidator(_not_zero)]
 PixelIndex = Annotated[Whole, Field(ge=0)]
 
 
+_Width = Annotated[NotNegative, Field(le=100)]
+
+
 class Divergence(Section):
     """The spread of the beam's directions."""
 
-    horizontal_mrad: NotNegative = Field(default=0.0, description="full divergence along the polarization axis [mrad]")
-    vertical_mrad: NotNegative = Field(default=0.0, description="full divergence across it [mrad]")
+    horizontal_mrad: _Width = Field(default=0.0, description="full divergence along the polarization axis [mrad]")
+    vertical_mrad: _Width = Field(default=0.0, description="full divergence across it [mrad]")
     steps: Count | tuple[Count, Count] = Field(
         default=1,
         description="directions along each divergence, or along horizontal and vertical, both ends included [steps]",
@@ -61,6 +69,8 @@ class Divergence(Section):
     def problems(self) -> Iterator[Problem]:
         if any(width > 0 and count < 2 for width, count in zip(self.widths_mrad, self._each(), strict=True)):
             yield Problem("steps", self.steps, "2 or more along a divergence above 0")
+        if max(self._each()) > 1 and max(self.widths_mrad) == 0:
+            yield Problem("steps", self.steps, "1 without a divergence")
         if not self.round and min(self.widths_mrad) == 0:
             yield Problem("round", False, "true, unless both divergences are above 0")
 
@@ -90,6 +100,21 @@ class Dispersion(Section):
     def problems(self) -> Iterator[Problem]:
         if self.steps < 2 and self.percent > 0:
             yield Problem("steps", self.steps, "2 or more when percent is above 0")
+        if self.steps > 1 and self.percent == 0:
+            yield Problem("steps", self.steps, "1 when percent is 0")
+
+
+class GaussianSpread(Section):
+    """Standard deviations of a spectrum and divergence that are not sampled."""
+
+    bandwidth_percent: NotNegative = Field(default=0.0, description="of the wavelength over its mean [%]")
+    horizontal_mrad: NotNegative = Field(default=0.0, description="along the polarization axis [mrad]")
+    vertical_mrad: NotNegative = Field(default=0.0, description="across it [mrad]")
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them is above 0."""
+        return max(self.bandwidth_percent, self.horizontal_mrad, self.vertical_mrad) > 0
 
 
 class Beam(Section):
@@ -108,6 +133,10 @@ class Beam(Section):
     )
     divergence: Divergence = Field(default=Divergence(), description="spread of directions")
     dispersion: Dispersion = Field(default=Dispersion(), description="evenly spread wavelengths")
+    gaussian: GaussianSpread = Field(
+        default=GaussianSpread(),
+        description="Gaussian spectrum and divergence, with mosaic model gaussian",
+    )
     spectrum: FileName | None = Field(
         default=None, description="text file of wavelengths [Å] and weights, two columns, instead of dispersion"
     )
@@ -131,6 +160,8 @@ class Beam(Section):
             yield Problem("fluence", self.fluence, "fluence, or flux + exposure + size, not both")
         elif self.fluence is None and absent:
             yield Problem(absent[0], None, "flux (photons/s) + exposure (s) + size (mm) together, or fluence")
+        if self.gaussian.given and (self._spreads or self.spectrum is not None or self.sources is not None):
+            yield Problem("gaussian", self.gaussian.model_dump(), "zeros beside sampled divergence, colours or sources")
         if self.spectrum is not None and self.dispersion.percent > 0:
             yield Problem("spectrum", str(self.spectrum), "a spectrum or dispersion.percent above 0, not both")
         if self.sources is not None and (self.spectrum is not None or self._spreads):
@@ -279,9 +310,10 @@ class Detector(Section):
         if abs(_dot(axes.fast, axes.slow)) > RIGHT_ANGLE:
             accepted = "fast and slow at right angles: pixels are square"
             yield Problem("axes", {"fast": list(axes.fast), "slow": list(axes.slow)}, accepted)
-        for name in ("fast", "slow"):
-            if abs(_dot(axes.beam, getattr(axes, name))) > 1 - RIGHT_ANGLE:
-                yield Problem(f"axes.{name}", list(getattr(axes, name)), "a direction other than the beam's")
+        if abs(_dot(axes.beam, _cross(axes.fast, axes.slow))) < RIGHT_ANGLE:
+            yield Problem("axes.beam", list(axes.beam), "a direction that is not in the detector's plane")
+        if self.curved and max(abs(_dot(axes.beam, axes.fast)), abs(_dot(axes.beam, axes.slow))) > RIGHT_ANGLE:
+            yield Problem("curved", True, "false unless fast and slow are at right angles to the beam")
         if abs(_dot(axes.beam, axes.polarization)) > 1 - RIGHT_ANGLE:
             yield Problem("axes.polarization", list(axes.polarization), "a direction other than the beam's")
 

@@ -1,14 +1,27 @@
 """The refinement's part of the configuration: what is refined, against what, and how."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
 from refine.app.config_crystal import Cell
 
-SOLVER_NAMES = ("lm", "adam")
+SOLVER_NAMES = (
+    "lm",
+    "trust-region",
+    "newton-cg",
+    "lbfgs",
+    "adam",
+    "nadam",
+    "sgd",
+    "scipy-least-squares",
+    "scipy-l-bfgs-b",
+    "scipy-trust-exact",
+    "scipy-trust-krylov",
+    "scipy-nelder-mead",
+)
 
 FreeName = Literal[
     "cell",
@@ -28,6 +41,7 @@ FreeName = Literal[
     "polarization",
     "divergence",
     "dispersion",
+    "bandwidth",
     "thickness",
     "attenuation",
     "background",
@@ -85,10 +99,83 @@ class CellRestraint(Section):
     )
 
 
-class Restraints(Section):
-    """What is known beside the image."""
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
 
-    cell: CellRestraint | None = Field(default=None, description="restraint of the cell; null: none")
+
+class ValueRestraint(Section):
+    """A pull of a parameter's values towards known ones; one value may stand without brackets."""
+
+    target: Annotated[tuple[Number, ...], BeforeValidator(_listed)] = Field(
+        description="known values, in their order in the results [the parameter's unit]", examples=[120.0]
+    )
+    sigma: Annotated[tuple[Positive, ...], BeforeValidator(_listed)] = Field(
+        description="esd of each [the parameter's unit]", examples=[0.05]
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if len(self.sigma) != len(self.target):
+            yield Problem("sigma", list(self.sigma), f"{len(self.target)} numbers, one for each target")
+
+
+def _restraint(of: str) -> Any:
+    return Field(default=None, description=f"restraint of {of}; null: none")
+
+
+class Restraints(Section):
+    """What is known beside the image, by the name of the parameter in `free`."""
+
+    cell: CellRestraint | None = _restraint("the cell")
+    orientation: ValueRestraint | None = _restraint("the three misset angles")
+    scale: ValueRestraint | None = _restraint("the factor on the fluence")
+    cells: ValueRestraint | None = _restraint("the unit cells along a, b, c")
+    mosaic: ValueRestraint | None = _restraint("the mosaic spread, or the six covariances")
+    b_factor: ValueRestraint | None = _restraint("B")
+    wavelength: ValueRestraint | None = _restraint("the wavelength")
+    distance: ValueRestraint | None = _restraint("the distance")
+    beam_center: ValueRestraint | None = _restraint("the beam centre, fast and slow")
+    detector_rotations: ValueRestraint | None = _restraint("the rotations about lab x, y, z")
+    twotheta: ValueRestraint | None = _restraint("two-theta")
+    polarization: ValueRestraint | None = _restraint("the Kahn factor")
+    divergence: ValueRestraint | None = _restraint("the divergences that there are")
+    dispersion: ValueRestraint | None = _restraint("the dispersion")
+    bandwidth: ValueRestraint | None = _restraint("the bandwidth")
+    thickness: ValueRestraint | None = _restraint("the sensor's thickness")
+    attenuation: ValueRestraint | None = _restraint("the sensor's attenuation length")
+    background: ValueRestraint | None = _restraint("the background's terms")
+    water: ValueRestraint | None = _restraint("the edge of the water")
+
+    def given(self) -> dict[str, CellRestraint | ValueRestraint]:
+        """Those that are not null."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+class Stage(Section):
+    """One step of a strategy, from where the one before it ended."""
+
+    stage: Literal["indexing", "pixels"] = Field(
+        description="indexing: cell and orientation from the positions of spots; pixels: everything from the image"
+    )
+    cells_factor: Annotated[Positive, Field(le=1)] = Field(
+        default=1.0, description="factor on the number of unit cells: below 1 the model's spots are wider"
+    )
+    spots_only: StrictBool = Field(default=False, description="only the pixels of observed and predicted spots")
+    max_iterations: Count | None = Field(
+        default=None, description="iterations at most; null: the optimizer's [iterations]"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.stage == "indexing" and not self._plain:
+            yield Problem("stage", "indexing", "pixels where cells_factor, spots_only or max_iterations are given")
+
+    @property
+    def _plain(self) -> bool:
+        return self.cells_factor == 1 and not self.spots_only and self.max_iterations is None
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the refinement itself, rather than a stage on the way to it."""
+        return self.stage == "pixels" and self._plain
 
 
 class Refinement(Section):
@@ -97,13 +184,27 @@ class Refinement(Section):
     free: Annotated[tuple[FreeName, ...], AfterValidator(_distinct)] = Field(
         default=("cell", "orientation", "scale"), description="parameters that are refined, by name"
     )
-    loss: Literal["poisson", "gaussian"] = Field(
-        default="poisson", description="likelihood; gaussian has photon + readout variance"
+    loss: Literal["poisson", "gaussian", "mse", "robust"] = Field(
+        default="poisson",
+        description="likelihood; gaussian has photon + readout variance, mse weighs all pixels alike, robust bounds the"
+        " pull of hot pixels and of what the model does not know",
     )
     pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
     resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
     optimizer: Optimizer = Field(default=Optimizer(), description="solver")
-    strategy: Literal["auto", "single"] = Field(
-        default="auto", description="auto: coarse to fine when the start may be outside the capture range"
+    strategy: Literal["auto", "single", "stages"] = Field(
+        default="auto",
+        description="auto: stages chosen from how far off the start looks; single: from the start as given; stages:"
+        " those listed",
+    )
+    stages: tuple[Stage, ...] = Field(
+        default=(), description="the way of strategy stages", examples=[[{"stage": "indexing"}, {"stage": "pixels"}]]
     )
     restraints: Restraints = Field(default=Restraints(), description="what is known beside the image")
+
+    def problems(self) -> Iterator[Problem]:
+        if (self.strategy == "stages") != bool(self.stages):
+            needs = "a list of stages with strategy 'stages', and none with another"
+            yield Problem("stages", len(self.stages), needs)
+        elif self.stages and not self.stages[-1].whole:
+            yield Problem("stages", len(self.stages), "stages of which the last is {stage: pixels}, without more")

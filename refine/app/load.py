@@ -29,21 +29,43 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     return parse_config(_read_text(Path(path)), str(path), Path(path).absolute().parent, overrides)
 
 
+def load_section(kind: type[SectionType], path: Path, overrides: Sequence[str] = ()) -> SectionType:
+    """As `load_config`, for a file of another schema."""
+    return _parse(kind, _read_text(path), str(path), path.absolute().parent, overrides)
+
+
+def read_kind(path: Path, overrides: Sequence[str] = ()) -> Any:
+    """The value of the key `kind` of a YAML file, None where it has none. Raises InputError where it is no YAML."""
+    return _overridden(_read_text(path), str(path), overrides).data.get("kind")
+
+
 def parse_config(text: str, source_name: str, directory: Path, overrides: Sequence[str] = ()) -> Config:
     """As `load_config`, from a text; `source_name` stands for the file in messages.
 
     Raises InputError.
     """
+    return _parse(Config, text, source_name, directory, overrides)
+
+
+def dump_config(config: Section) -> str:
+    """The whole configuration, defaults included, as YAML that reads back to an equal one."""
+    return write_yaml(config.model_dump(mode="json"))
+
+
+def _parse(
+    kind: type[SectionType], text: str, source_name: str, directory: Path, overrides: Sequence[str]
+) -> SectionType:
+    document = _overridden(text, source_name, overrides)
+    if kind is Config:
+        document = replace(document, data=completed(document.data, directory))
+    return _anchored_section(_validated(kind, document), directory)
+
+
+def _overridden(text: str, source_name: str, overrides: Sequence[str]) -> Document:
     document = read_document(text, source_name)
     for assignment in overrides:
         document = override(document, assignment)
-    whole = replace(document, data=completed(document.data, directory))
-    return _anchored_section(_validated(whole), directory)
-
-
-def dump_config(config: Config) -> str:
-    """The whole configuration, defaults included, as YAML that `load_config` reads back to an equal one."""
-    return write_yaml(config.model_dump(mode="json"))
+    return document
 
 
 def _read_text(path: Path) -> str:
@@ -62,11 +84,11 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; accepted: UTF-8 text") from error
 
 
-def _validated(document: Document) -> Config:
+def _validated(kind: type[SectionType], document: Document) -> SectionType:
     try:
-        config = Config.model_validate(document.data)
+        config = kind.model_validate(document.data)
     except ValidationError as error:
-        raise InputError("\n".join([*document.faults, *Explainer(Config, document).lines(error)])) from None
+        raise InputError("\n".join([*document.faults, *Explainer(kind, document).lines(error)])) from None
     if document.faults:
         raise InputError("\n".join(document.faults))
     return config

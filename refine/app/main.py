@@ -37,7 +37,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
             traceback.print_exc()
         print(f"refine: {error}", file=sys.stderr)
         return WRONG_INPUT
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):  # torch's own out of memory
+            raise
         print("refine: not enough memory; use a smaller detector, or leave out pixels", file=sys.stderr)
         return WRONG_INPUT
     except BrokenPipeError:  # whoever read the output has gone; nothing is left to say
@@ -93,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck.add_argument("--json", type=Path, metavar="F", help="write the findings as JSON")
     gradcheck.add_argument("--junit", type=Path, metavar="F", help="write the findings as JUnit XML")
     _add_config(gradcheck, default=Path("configs/quickstart.yaml"))
+    measured = "benchmark configs/benchmark_optimizers.yaml -o benchmark"
+    benchmark = command("benchmark", _benchmark, "Compare optimizers, or time the simulator", measured)
+    benchmark.add_argument("-o", "--output", type=Path, help="results directory; default: the configuration's")
+    peer = "another program to time, of kind kernel; {case} stands for the case's name"
+    benchmark.add_argument("--peer", action="append", default=[], metavar="'NAME=COMMAND'", help=peer)
+    _add_config(benchmark)
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
@@ -134,6 +142,13 @@ def _gradcheck(chosen: argparse.Namespace, _: float) -> int:
     passed, lines = gradcheck(chosen.config, chosen.overrides, chosen.order, chosen.json, chosen.junit)
     print("\n".join(lines))
     return 0 if passed else 1
+
+
+def _benchmark(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.benchmark.command import benchmark
+    from refine.app.progress import Screen
+
+    return benchmark(chosen.config, chosen.output, chosen.overrides, Screen(), chosen.peer)
 
 
 def _nanobragg(chosen: argparse.Namespace, _: float) -> int:

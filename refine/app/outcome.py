@@ -1,6 +1,6 @@
 """What a finished refinement says: values, uncertainties and the words of result.yaml."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,8 +9,7 @@ from torch import Tensor
 from refine.parameters.catalogue import CELL_LABELS, MISSET_LABELS
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
-from refine.problem.noise import expected_poisson_deviance
-from refine.problem.problem import ImageProblem
+from refine.problem.problem import Counts, ImageProblem
 from refine.problem.quadratic import covariance
 from refine.solvers.solution import Solution
 
@@ -65,10 +64,11 @@ class Outcome:
         return self.covariance / (safe[:, None] * safe)
 
 
-def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> Outcome:
-    """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit."""
+def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, image: Tensor | None = None) -> Outcome:
+    """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit;
+    `image` (P,) is the expected one, where it is known."""
     space, z = problem.space, solution.z
-    inverse, undetermined = covariance(solution.quadratic.curvature)
+    inverse, undetermined = _covariance(problem, solution)
     moved = torch.func.jacfwd(space.physical)(z)
     moved = torch.where(torch.linalg.vector_norm(moved, dim=1, keepdim=True) > FIXED, moved, 0.0)
     spread = moved @ inverse @ moved.T
@@ -82,7 +82,25 @@ def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor) -> O
         estimates[parameter.name] = Estimate(start, parameter.read(part), esd[rows], parameter.labels, parameter.units)
     model = space.to_model(z)
     estimates = given | estimates
-    return Outcome(model, estimates, space.names, space.physical(z), spread, _fit(problem, z))
+    return Outcome(
+        model,
+        estimates,
+        space.names,
+        space.physical(z),
+        spread,
+        _fit(problem, problem.image(z) if image is None else image),
+    )
+
+
+def _covariance(problem: ImageProblem, solution: Solution) -> tuple[Tensor, Tensor]:
+    """Covariance (n, n) of z, and which coordinates (n,) are not determined. Where the slope's variance is not the
+    information, the sandwich of both (White 1982, Econometrica 50, 1)."""
+    inverse, undetermined = covariance(solution.quadratic.curvature)
+    scatter = problem.noise.scatter
+    if scatter is None or not solution.history:
+        return inverse, undetermined
+    spread = replace(problem, noise=replace(problem.noise, information=scatter), counts=Counts()).quadratic(solution.z)
+    return inverse @ spread.curvature @ inverse, undetermined
 
 
 def _fixed_estimates(space: ParameterSpace, misset_deg: Tensor) -> dict[str, Estimate]:
@@ -96,14 +114,10 @@ def _fixed_estimates(space: ParameterSpace, misset_deg: Tensor) -> dict[str, Est
     }
 
 
-def _fit(problem: ImageProblem, z: Tensor) -> Fit:
-    pixels = problem.pixels
-    observed = problem.observation.photons[pixels.place]
-    mu = problem.image(z)
-    deviance = float(problem.noise.deviance(mu, observed, problem.observation.variance(pixels)).sum())
+def _fit(problem: ImageProblem, mu: Tensor) -> Fit:
+    pixels, observed = problem.pixels, problem.observed()
+    readout = problem.observation.variance(pixels)
+    deviance = float(problem.noise.deviance(mu, observed, readout).sum())
     freedom = max(1, len(pixels) - problem.space.size)
-    if problem.noise.name == "poisson":
-        mean, variance = expected_poisson_deviance(mu)
-    else:  # a chi-squared of as many terms
-        mean, variance = float(len(pixels)), 2.0 * len(pixels)
+    mean, variance = problem.noise.expected_deviance(mu, readout)
     return Fit(deviance / freedom, mean / freedom, variance**0.5 / freedom, len(pixels))

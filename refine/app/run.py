@@ -16,19 +16,21 @@ from refine.app.load import load_config
 from refine.app.outcome import Outcome, conclude
 from refine.app.progress import Progress, summary_lines
 from refine.app.results import Run, trace_row, write_results, write_trace
-from refine.app.strategy import choose_start
+from refine.app.strategy import Place, Refined, refine_image
 from refine.errors import InputError
 from refine.io.atomic import make_directory, require_writable, set_aside
 from refine.problem.identifiability import weak_combination
+from refine.problem.judgement import OUTLIER
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import Quadratic
-from refine.solvers.loop import Stop, solve
+from refine.solvers.loop import Stop
 from refine.solvers.protocol import Solver
 from refine.solvers.registry import make_solver
 from refine.solvers.solution import Record, Solution, Status
 
 EXIT_CODES = {Status.CONVERGED: 0, Status.INTERRUPTED: 130}  # 1 for the others
 FALSE_FIT = 10.0  # standard deviations and
+FEW_OUTLIERS = 3  # pixels
 FALSE_RATIO = 1.2  # times the deviance of counting noise, above which the model does not explain the image
 
 
@@ -48,10 +50,14 @@ def run(path: Path, directory: Path | None, overrides: Sequence[str], console: C
         setup = build_model(config)
         problem = build_problem(config, setup)
         progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
-        given_loss, solution = _refine(config, problem, solver, progress, target)
-        outcome = conclude(problem, solution, setup.misset_deg)
-        warnings = _warnings(problem, solution, outcome)
-        done = Run(config, image_file(config), given_loss, warnings, started, time.time() - began)
+        found = _refine(config, problem, solver, progress, target)
+        solution, settings = found.solution, config.refinement
+        if found.stages:
+            settings = settings.model_copy(update={"strategy": "stages", "stages": found.stages})
+            config = config.model_copy(update={"refinement": settings})
+        outcome = conclude(problem, solution, setup.misset_deg, found.end.image)
+        warnings = _warnings(problem, found, outcome)
+        done = Run(config, image_file(config), found.given_loss, warnings, started, time.time() - began)
         write_results(target, done, problem, solution, outcome)
         _report(progress, solution, outcome, warnings, target)
     return EXIT_CODES.get(solution.status, 1)
@@ -65,32 +71,32 @@ def _solver(config: Config) -> Solver:
         raise InputError(f"key 'refinement.optimizer.options': {error}") from error
 
 
-def _refine(
-    config: Config, problem: ImageProblem, solver: Solver, progress: Progress, target: Path
-) -> tuple[float, Solution]:
-    """The loss of the given start, and the solution; trace and log grow in `target` as the solver goes."""
+def _refine(config: Config, problem: ImageProblem, solver: Solver, progress: Progress, target: Path) -> Refined:
+    """The answer, and how it was come by; trace and log grow in `target` as the solver goes."""
     rows: list[list[float | str]] = []
 
     def observe(record: Record) -> None:
+        if record.iteration == 0:
+            rows.clear()
         rows.append(trace_row(problem, record))
         progress.iteration(record)
         write_trace(target, problem, rows)
 
-    given = math.nan
+    settings = config.refinement
     try:
         require_refinable(problem)
         _claim(target, progress)
-        start = choose_start(problem, config.refinement.strategy)
-        given = float(start.given_loss)
-        progress.say(start.note)
-        stop = Stop(max_iterations=config.refinement.optimizer.max_iterations)
-        return given, solve(problem, solver, start.z, stop, observe)
+        stop = Stop(max_iterations=settings.optimizer.max_iterations)
+        found = refine_image(problem, solver, settings.strategy, settings.stages, stop, observe, progress.say)
     except KeyboardInterrupt:
-        z = problem.space.zero()
         if not progress.logging:
             _claim(target, progress)
         reason = "stopped by the user before the first iteration was done"
-        return given, Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
+        z = problem.space.zero()
+        solution = Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
+        return Refined(solution, Place(problem, z), None, (), math.nan)
+    write_trace(target, problem, [trace_row(problem, record) for record in found.solution.history])
+    return found
 
 
 def _claim(target: Path, progress: Progress) -> None:
@@ -110,14 +116,21 @@ def _report(progress: Progress, solution: Solution, outcome: Outcome, warnings: 
     progress.say(f"{solution.status.value}: {solution.reason}{advice}; results in {target}")
 
 
-def _warnings(problem: ImageProblem, solution: Solution, outcome: Outcome) -> list[str]:
+def _warnings(problem: ImageProblem, found: Refined, outcome: Outcome) -> list[str]:
     """What a user should know before trusting the answer."""
+    if found.evidence is None:
+        return []
     fit = outcome.fit
-    found = [weak_combination(problem.space, solution.quadratic.curvature)] if solution.history else []
+    warnings = [weak_combination(problem.space, found.solution.quadratic.curvature)]
     excess = fit.reduced_deviance - fit.expected
     if excess > FALSE_FIT * fit.expected_sd and fit.reduced_deviance > FALSE_RATIO * fit.expected:
-        found.append(
+        warnings.append(
             f"the deviance per pixel is {fit.reduced_deviance:.3f}, the noise alone gives {fit.expected:.3f}:"
             " the model does not explain the image, so this may be a false minimum, and the esds are too small"
         )
-    return [warning for warning in found if warning]
+    if found.evidence.outliers > FEW_OUTLIERS and not problem.noise.name.startswith("robust"):
+        warnings.append(
+            f"{found.evidence.outliers} pixels lie more than {OUTLIER:.0f} standard deviations from the model; where"
+            " they are hot pixels or other things than the crystal, refinement.loss: robust bounds their pull"
+        )
+    return [warning for warning in warnings if warning]

@@ -1,36 +1,172 @@
-"""Where the refinement against the pixels starts from. Every stage goes through the one loop of
+"""Which way a refinement takes from its start: stages that are data, each through the one loop of
 `refine.solvers.loop`."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 from torch import Tensor
 
-from refine.problem.centroids import INDEXED, centroid_start
+from refine.app.config_refinement import Stage
+from refine.problem.centroids import INDEXED, CentroidStart, centroid_starts
+from refine.problem.coarse import carried, near_spots, with_smaller_crystal
+from refine.problem.judgement import Evidence, explained_share, gather, judge
 from refine.problem.problem import ImageProblem
+from refine.problem.spots import Spots, observed_spots
+from refine.solvers.levenberg_marquardt import LevenbergMarquardt
+from refine.solvers.loop import Stop, solve
+from refine.solvers.protocol import Solver
+from refine.solvers.solution import Record, Solution, Status
 
-FEW_INDEXED = 0.5  # below it the spots do not agree on a lattice; by chance (2 * INDEXED)^3 would be indexed
+FEW_INDEXED = 0.3  # below it the spots do not agree on a lattice; by chance (2 * INDEXED)^3 would be indexed
+NEAR = 0.6  # of a spot's photons where the start has some, on average: the image itself then leads to the minimum
+ENOUGH_SPOTS = 20  # fewer leave the spots' own pixels with too little to go by
+
+INDEXING, WHOLE = Stage(stage="indexing"), Stage(stage="pixels")
+SPOTS = Stage(stage="pixels", spots_only=True, max_iterations=20)
+WIDE = tuple(Stage(stage="pixels", cells_factor=factor, max_iterations=15) for factor in (0.3, 0.5, 0.75))
+
+Strategy = Literal["auto", "single", "stages"]
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where the pixels' refinement begins: z (n,), in words how it was found, and the loss () of the given start."""
+class Place:
+    """A z (n,), with its expected image (P,) and loss () computed when first asked for."""
 
+    problem: ImageProblem
     z: Tensor
-    note: str
-    given_loss: Tensor
+
+    @cached_property
+    def image(self) -> Tensor:
+        return self.problem.image(self.z)
+
+    @cached_property
+    def loss(self) -> Tensor:
+        return self.problem.loss_of(self.z, self.image)
 
 
-def choose_start(problem: ImageProblem, strategy: str = "auto") -> Start:
-    """The given start, or with 'auto' the one that spot positions lead to, whichever explains the image better."""
-    given = problem.space.zero()
-    loss = problem.loss(given)
-    if strategy == "single":
-        return Start(given, "start as given", loss)
-    found = centroid_start(problem.space, problem.observation)
-    if found is None:
-        return Start(given, "start as given: cell and orientation fixed, or too few spots to index", loss)
-    z, indexed = found
-    share = f"{100 * indexed:.0f} % of the spots within {INDEXED} of whole Miller indices"
-    if indexed < FEW_INDEXED or not problem.loss(z) < loss:
-        return Start(given, f"start as given: spot positions lead nowhere better ({share})", loss)
-    return Start(z, f"start from spot positions ({share})", loss)
+@dataclass(frozen=True)
+class Refined:
+    """A solution, judged; where it is, and what speaks for it; the stages that led to it; and the given start's loss.
+
+    Without evidence and stages where it was interrupted before the first iteration.
+    """
+
+    solution: Solution
+    end: Place
+    evidence: Evidence | None
+    stages: tuple[Stage, ...]
+    given_loss: float
+
+
+def refine_image(
+    problem: ImageProblem,
+    solver: Solver | None = None,
+    strategy: Strategy = "auto",
+    stages: Sequence[Stage] = (),
+    stop: Stop | None = None,
+    observe: Callable[[Record], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Refined:
+    """Refine against an image by a strategy.
+
+    'auto' looks at how far off the start seems. Near, it goes to the pixels, those of the spots first; else by way of
+    the spots' positions. Where the answer looks false it tries what is left: the other way, and models of fewer cells,
+    whose spots are wider. 'single' is the last stage alone, 'stages' those given. `solver` does the last stage,
+    Levenberg-Marquardt those before. `observe` gets the last stage's records, `say` a line on what is done.
+    """
+    spots = observed_spots(problem.observation, problem.space.start)
+    found = _Refinement(problem, solver or LevenbergMarquardt(), stop or Stop(), observe, say, spots)
+    return found.run(strategy, tuple(stages))
+
+
+@dataclass(frozen=True)
+class _Refinement:
+    problem: ImageProblem
+    solver: Solver
+    stop: Stop
+    observe: Callable[[Record], None]
+    say: Callable[[str], None]
+    spots: Spots
+
+    def run(self, strategy: Strategy, given: tuple[Stage, ...]) -> Refined:
+        start = Place(self.problem, self.problem.space.zero())
+        best: Refined | None = None
+        for stages in self._plans(strategy, given, start):
+            found = self._through(stages, start)
+            solution = found.solution
+            best = found if best is None or _rank(found) > _rank(best) else best
+            if solution.status is Status.INTERRUPTED:
+                stopped = replace(best.solution, status=solution.status, reason=solution.reason)
+                return replace(best, solution=stopped)
+            if solution.status is Status.CONVERGED or (found.evidence and found.evidence.convincing):
+                break
+            self.say(f"{solution.status.value}: {solution.reason}")
+        assert best is not None
+        return best
+
+    def _plans(self, strategy: Strategy, given: tuple[Stage, ...], start: Place) -> Iterator[tuple[Stage, ...]]:
+        """The stages to try, one list after the other while the answer looks wrong."""
+        if strategy != "auto":
+            yield given if strategy == "stages" else (WHOLE,)
+            return
+        many = len(self.spots.fast) >= ENOUGH_SPOTS
+        quick = (SPOTS,) if many else ()
+        level = self.problem.space.start.experiment.background.photons(self.problem.pixels)
+        met = explained_share(self.problem, self.spots, start.image - level)
+        self.say(f"{len(self.spots.fast)} spots, the start has photons for {100 * met:.0f} % of theirs")
+        if many and met >= NEAR:
+            yield (*quick, WHOLE)
+        yield (INDEXING, *quick, WHOLE)
+        yield (*WIDE, WHOLE)
+
+    def _through(self, stages: tuple[Stage, ...], start: Place) -> Refined:
+        place = start
+        for stage in stages[:-1]:
+            place = self._index(place) if stage.stage == "indexing" else self._coarse(stage, place)
+        solution = solve(self.problem, self.solver, place.z, self.stop, self.observe)
+        end = Place(self.problem, solution.z)
+        evidence = gather(self.problem, end.z, end.image, self.spots)
+        return Refined(judge(self.problem, solution, evidence), end, evidence, stages, float(start.loss))
+
+    def _index(self, place: Place) -> Place:
+        """Where spot positions lead, if that is somewhere better."""
+        best, note = place, "spot positions lead nowhere better"
+        for start in _distinct(centroid_starts(self.problem.space, self.spots)):
+            if start.indexed < FEW_INDEXED or not self.problem.space.admits(start.z):
+                continue
+            there = Place(self.problem, start.z)
+            if there.loss < best.loss:
+                share = f"{100 * start.indexed:.0f} % of the spots within {INDEXED} of whole Miller indices"
+                best, note = there, f"start from spot positions ({share})"
+        self.say(note)
+        return best
+
+    def _coarse(self, stage: Stage, place: Place) -> Place:
+        """Where a stage on the way ends."""
+        problem = self.problem
+        if stage.spots_only:
+            problem = near_spots(problem, self.spots, place.image)
+        if stage.cells_factor < 1:
+            problem = with_smaller_crystal(problem, stage.cells_factor)
+        z = carried(problem.space, problem.space.zero(), self.problem.space, place.z)
+        stop = replace(self.stop, max_iterations=stage.max_iterations or self.stop.max_iterations)
+        solution = solve(problem, LevenbergMarquardt(), z, stop)
+        if solution.status is Status.INTERRUPTED:
+            raise KeyboardInterrupt
+        return Place(self.problem, carried(self.problem.space, place.z, problem.space, solution.z))
+
+
+def _rank(found: Refined) -> tuple[bool, float]:
+    """A believable answer before any other, then the lower loss."""
+    return found.solution.status is Status.CONVERGED, -float(found.solution.quadratic.value)
+
+
+def _distinct(starts: Sequence[CentroidStart]) -> Iterator[CentroidStart]:
+    """Those that differ by more than a hundredth of what an image shows."""
+    kept: list[CentroidStart] = []
+    for start in starts:
+        if all(float((start.z - other.z).abs().max()) > 0.01 for other in kept):
+            kept.append(start)
+            yield start

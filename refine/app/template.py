@@ -18,6 +18,7 @@ beam:
   #polarization: 0.0                # Kahn factor, -1 to 1; null turns the correction off
   #divergence: {{horizontal_mrad: 0, vertical_mrad: 0, steps: 1, round: true}}   # full widths
   #dispersion: {{percent: 0, steps: 1}}   # full width of the spectrum
+  #gaussian: {{bandwidth_percent: 0, horizontal_mrad: 0, vertical_mrad: 0}}   # with mosaic model gaussian
   #spectrum: null                   # or a text file of wavelengths (Å) and weights
   #sources: null                    # or nanoBragg's list of sources, a ray a line
 
@@ -52,7 +53,7 @@ crystal:
     #index: 0                       # number of the experiment in it
   #cells: [20, 20, 20]              # unit cells along a, b and c
   #shape: square                    # square | round | gauss | tophat
-  #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # spread in degrees
+  #mosaic: {{model: domains, spread_deg: 0.0, domains: 1, seed: -12345678}}   # degrees; model: domains | gaussian
   #scan: {{phi0: 0, osc: 0, steps: 1}}   # degrees, about the spindle
   #b_factor: 0.0                    # Å^2
 
@@ -67,11 +68,12 @@ structure_factors:
 
 refinement:
   free: [cell, orientation, scale]  # also cells, mosaic, b_factor, wavelength, distance, beam_center, background, ...
-  #loss: poisson                    # poisson | gaussian
+  #loss: poisson                    # poisson | gaussian | mse | robust
   #resolution: {{min: null, max: null}}   # Å: min is the high-resolution limit
-  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | adam
-  #strategy: auto                   # auto = coarse to fine when the start may be far | single
-  #restraints: {{cell: null}}         # or cell: {{target: [6], sigma: [6]}}, Å and degrees
+  #optimizer: {{name: lm, max_iterations: 50, options: {{}}}}   # lm | trust-region | newton-cg | lbfgs | adam | ...
+  #strategy: auto                   # auto = by spot positions when the start may be far | single | stages
+  #stages: []                       # example: [{{stage: indexing}}, {{stage: pixels}}]
+  #restraints: {{}}                   # example: {{distance: {{target: 120.0, sigma: 0.05}}}}; any parameter of free
 
 #output: {{directory: run}}
 #compatibility: []                   # defects of nanoBragg.c to reproduce: corner_factors, layers_beyond_sensor

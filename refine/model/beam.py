@@ -11,13 +11,24 @@ UNIT_FLUENCE = 1 / THOMSON_CROSS_SECTION  # photons/m^2 that make the prefactor 
 
 
 @dataclass(frozen=True)
+class GaussianBeam:
+    """Standard deviations of a Gaussian spectrum and divergence, for crystals of a Gaussian mosaic: bandwidth () in %,
+    divergence (2,) in mrad, horizontal (along the electric vector) and vertical."""
+
+    bandwidth: Tensor
+    divergence: Tensor
+
+
+@dataclass(frozen=True)
 class Beam:
     """The incident beam, one ray of one colour unless `spread` says otherwise.
 
-    wavelength: () Å, of the middle of the spectrum. direction: (3,) unit vector the photons travel along, lab frame.
+    wavelength: () Å, of the middle of the spectrum; where rays are listed, the one by which resolution is reckoned.
+    direction: (3,) unit vector the photons travel along, lab frame.
     fluence: () photons/m^2. polarization: () Kahn factor, or None for no correction.
     polarization_axis: (3,) direction of the electric vector.
     spread: a divergent or polychromatic beam, or its rays one by one; None for one ray.
+    gaussian: a spread in closed form, or None.
     """
 
     wavelength: Tensor
@@ -26,6 +37,7 @@ class Beam:
     polarization: Tensor | None
     polarization_axis: Tensor
     spread: Sources | Spread | None = None
+    gaussian: GaussianBeam | None = None
 
     @property
     def sources(self) -> Sources:

@@ -25,6 +25,29 @@ class Mosaic:
 
 
 @dataclass(frozen=True)
+class GaussianMosaic:
+    """A continuous Gaussian distribution of small rotations: covariance L L^T in degrees^2 of `factor` L (3, 3), lab
+    axes, as the domains of nanoBragg.c are turned after phi. A factor, so that no value is not positive."""
+
+    factor: Tensor
+
+    @classmethod
+    def of(cls, covariance: Tensor) -> "GaussianMosaic":
+        """From a positive definite covariance (3, 3) in degrees^2."""
+        return cls(torch.linalg.cholesky(covariance))
+
+    @property
+    def covariance(self) -> Tensor:
+        """(3, 3) degrees^2."""
+        return self.factor @ self.factor.T
+
+    @property
+    def spread_deg(self) -> Tensor:
+        """() The root of the mean variance about one axis, degrees."""
+        return torch.sqrt(torch.diagonal(self.covariance).mean())
+
+
+@dataclass(frozen=True)
 class Crystal:
     """A block of unit cells in an orientation.
 
@@ -32,16 +55,22 @@ class Crystal:
     orientation: (3, 3) rotation from the canonical frame (a* along x, b* in the x-y plane) to the lab, phi = 0.
     cells: (3,) N, unit cells along a, b, c, at least 1, not necessarily whole.
     shape: a key of refine.physics.shapes.SHAPES: square, round, gauss or tophat.
+    mosaic: sampled domains, or, of a gauss-shaped crystal, a continuous distribution.
     b_factor: () Å^2, intensity falls as exp(-B |q|^2 / 2).
     """
 
     cell: Tensor
     orientation: Tensor
     cells: Tensor
-    mosaic: Mosaic
+    mosaic: Mosaic | GaussianMosaic
     shape: str
     b_factor: Tensor
     space_group: str = "P 1"
+
+    @property
+    def domains(self) -> int:
+        """Mosaic domains that are summed one by one."""
+        return len(self.mosaic.fractions) if isinstance(self.mosaic, Mosaic) else 1
 
     @property
     def real_space(self) -> Tensor:

@@ -25,12 +25,14 @@ MM_PER_UM = 1e-3
 class Sensor:
     """What absorbs: thickness () µm and attenuation_length () µm, in which a ray falls to 1/e; cut into `layers`, each
     taken at its front; or, with `at_mean_path`, one layer whose photons are counted where a ray has gone its mean path
-    (the parallax of DIALS)."""
+    (the parallax of DIALS). beyond: layers of thickness / (layers - 1), together thicker than the sensor, as
+    nanoBragg.c has them."""
 
     thickness: Tensor
     attenuation_length: Tensor
     layers: int = 1
     at_mean_path: bool = False
+    beyond: bool = False
 
     @property
     def in_mm(self) -> tuple[Tensor, Tensor]:
@@ -38,9 +40,14 @@ class Sensor:
         return self.thickness * MM_PER_UM, 1 / (self.attenuation_length * MM_PER_UM)
 
     @property
+    def layer(self) -> Tensor:
+        """Thickness () of a layer, mm."""
+        return self.thickness * MM_PER_UM / (self.layers - self.beyond)
+
+    @property
     def depths(self) -> Tensor:
         """Fronts (layers,) of the layers, mm from the sensor's."""
-        return self.thickness * MM_PER_UM * torch.arange(self.layers).to(self.thickness) / self.layers
+        return self.layer * torch.arange(self.layers).to(self.thickness)
 
 
 class Sites(NamedTuple):

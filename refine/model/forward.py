@@ -6,20 +6,24 @@ import torch
 from torch import Tensor
 
 from refine.model.beam import THOMSON_CROSS_SECTION
-from refine.model.crystal import Crystal
+from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.detector import Sites
 from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.physics.absorption import absorbed_fraction
 from refine.physics.background import water_scattering
 from refine.physics.fused import fused_interference
+from refine.physics.gaussian_mosaic import Blur, gaussian_interference, reflection_widths
 from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.solid_angle import tilted_solid_angle
+from refine.physics.sources import PER_PERCENT, RADIAN_PER_MRAD
 from refine.physics.structure_factor import debye_waller
 
-Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps], Tensor]
+CLOSED_FORM = 16  # arrays that a point of a Gaussian mosaic takes, where a sampled one takes one
+
+Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps, Tensor], Tensor]
 
 
 def expected_photons(
@@ -35,30 +39,37 @@ def expected_photons(
     sites = experiment.detector.sites(pixels)
     ray, distance = rays(sites.positions)
     scattering = _scattering(experiment, ray)  # (3, W, S, P)
-    steps, angles = _steps(crystal, experiment)
-    points = interference(scattering.flatten(1), crystal.real_space, crystal.cells, angles, steps)
-    bragg = points.reshape(scattering.shape[1:]) * debye_waller(scattering, crystal.b_factor)
-    scattered = _scattered(experiment, scattering, bragg)
-    intensity = (scattered * _source_factor(experiment, ray)).sum(0) * _counted(experiment, sites, ray, distance)
+    factors = _source_factor(experiment, ray) * _counted(experiment, sites, ray, distance)  # (W, S, P)
+    weights = (_visible(crystal, experiment, scattering) * factors).flatten(0, 1)
+    scattered = _crystal_sum(crystal, experiment, scattering.flatten(1), weights, interference)
+    if experiment.background.water is not None:
+        scattered = scattered + water_scattering(experiment.background.water) * factors.sum((0, 1))
     per_intensity = THOMSON_CROSS_SECTION * experiment.beam.fluence * experiment.scale
-    photons = per_intensity * intensity.sum(0) / experiment.detector.oversample**2
-    return photons + experiment.background.photons(pixels)
+    return per_intensity / experiment.detector.oversample**2 * scattered + experiment.background.photons(pixels)
+
+
+def points_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
+    """Scattering vectors that are held in memory for a pixel: sub-pixels, layers and rays; of a Gaussian mosaic, whose
+    phi steps are too, each counted as the dozen arrays it needs."""
+    points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
+    return points if isinstance(crystal.mosaic, Mosaic) else points * experiment.scan.steps * CLOSED_FORM
 
 
 def expected_image(
     crystal: Crystal,
     experiment: Experiment,
-    tile: int = 1 << 16,
+    tile: int = 1 << 17,
     interference: Interference = fused_interference,
     within: Tensor | None = None,
 ) -> Tensor:
-    """Expected photons (slow, fast), or (panels, slow, fast), of the whole detector, computed in tiles of at most
-    `tile` pixels; no gradient. Where `within`, bool of the same shape, is given, only there, and 0 elsewhere."""
+    """Expected photons (slow, fast), or (panels, slow, fast), of the whole detector, computed in tiles of about `tile`
+    points; no gradient. Where `within`, bool of the same shape, is given, only there, and 0 elsewhere."""
+    width = max(1, tile // points_per_pixel(crystal, experiment))
     shape, like = experiment.detector.shape, experiment.detector.distance
     pixels = Pixels.whole(shape, like) if within is None else Pixels.chosen(within, like)
     image = like.new_zeros(shape)
     with torch.no_grad():
-        for _, part in pixels.tiles(tile):
+        for _, part in pixels.tiles(width):
             photons = expected_photons(crystal, experiment, part, interference)
             image[part.place] = photons
     return image
@@ -70,6 +81,17 @@ def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> 
     steps, angles = _steps(crystal, experiment)
     found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
     return found.reshape(3, found.shape[1], -1, len(pixels))
+
+
+def widest_reflection(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
+    """Largest standard deviation () in h, k or l of the reflections of a Gaussian mosaic nearest some pixels; 0 of
+    sampled domains."""
+    if isinstance(crystal.mosaic, Mosaic):
+        return torch.zeros_like(experiment.scale)
+    steps, angles = _steps(crystal, experiment)
+    scattering = pixel_scattering(experiment, pixels).flatten(1)
+    blur = _blur(crystal.mosaic, experiment)
+    return reflection_widths(scattering, crystal.real_space, crystal.cells, blur, angles, steps).max()
 
 
 def pixel_scattering(experiment: Experiment, pixels: Pixels) -> Tensor:
@@ -99,13 +121,37 @@ def _source_factor(experiment: Experiment, ray: Tensor) -> Tensor:
     return weights * polarization(incident, ray[:, None], beam.polarization_axis, beam.polarization)
 
 
-def _scattered(experiment: Experiment, scattering: Tensor, bragg: Tensor) -> Tensor:
-    """electrons^2 (W, S, P) of crystal and water at scattering vectors (3, W, S, P): the crystal's within the
-    resolution limit of the structure factors."""
-    d_min, water = experiment.structure_factors.d_min, experiment.background.water
-    if d_min is not None:
-        bragg = bragg * ((scattering * scattering).sum(0) <= d_min**-2)
-    return bragg if water is None else bragg + water_scattering(water)
+def _crystal_sum(
+    crystal: Crystal, experiment: Experiment, scattering: Tensor, weights: Tensor, interference: Interference
+) -> Tensor:
+    """Weighted sums (P,) of the interference function at scattering vectors (3, R P), weights (R, P): by
+    `interference`, or in closed form."""
+    steps, angles = _steps(crystal, experiment)
+    if isinstance(crystal.mosaic, Mosaic):
+        return interference(scattering, crystal.real_space, crystal.cells, angles, steps, weights)
+    blur = _blur(crystal.mosaic, experiment)
+    points = gaussian_interference(scattering, crystal.real_space, crystal.cells, blur, angles, steps)
+    return (points.reshape(weights.shape) * weights).sum(0)
+
+
+def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
+    """What spreads the reflections of a Gaussian mosaic."""
+    beam = experiment.beam
+    rotations = torch.deg2rad(mosaic.factor)
+    if beam.gaussian is None:
+        return Blur(rotations, torch.zeros_like(beam.wavelength), beam.direction.new_zeros(0, 3))
+    magnetic = torch.linalg.cross(beam.direction, beam.polarization_axis)
+    magnetic = magnetic / torch.linalg.vector_norm(magnetic)
+    across = torch.stack([torch.linalg.cross(magnetic, beam.direction), magnetic])
+    sigmas = beam.gaussian.divergence * RADIAN_PER_MRAD / beam.wavelength
+    return Blur(rotations, beam.gaussian.bandwidth * PER_PERCENT, sigmas[:, None] * across)
+
+
+def _visible(crystal: Crystal, experiment: Experiment, scattering: Tensor) -> Tensor:
+    """Debye-Waller factor (W, S, P) at scattering vectors (3, W, S, P), 0 beyond the resolution limit of the structure
+    factors."""
+    factor, d_min = debye_waller(scattering, crystal.b_factor), experiment.structure_factors.d_min
+    return factor if d_min is None else factor * ((scattering * scattering).sum(0) <= d_min**-2)
 
 
 def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor) -> Tensor:
@@ -118,13 +164,18 @@ def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor
     angle = tilted_solid_angle(distance[at], tilt[at], detector.pixel_size)
     if sensor is None:
         return angle
-    thickness, attenuation = sensor.in_mm
-    return angle * absorbed_fraction(sites.depths, thickness / sensor.layers, attenuation, obliquity)
+    _, attenuation = sensor.in_mm
+    return angle * absorbed_fraction(sites.depths, sensor.layer, attenuation, obliquity)
 
 
 def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
     """What the sum over steps holds fixed, and its angles (3,) in radians: mosaic spread, phi0, osc."""
     factors, mosaic, scan = experiment.structure_factors, crystal.mosaic, experiment.scan
-    angles = torch.deg2rad(torch.stack([mosaic.spread_deg, scan.phi0, scan.osc]))
-    fixed = (mosaic.axes, mosaic.fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
+    none = torch.zeros_like(scan.phi0)
+    if isinstance(mosaic, Mosaic):
+        spread, axes, fractions = mosaic.spread_deg, mosaic.axes, mosaic.fractions
+    else:
+        spread, axes, fractions = none, none.new_zeros(1, 3), none.new_zeros(1)
+    angles = torch.deg2rad(torch.stack([spread, scan.phi0, scan.osc]))
+    fixed = (axes, fractions, scan.axis, scan.steps, factors.intensity, factors.lowest, crystal.shape)
     return Steps(*fixed, factors.amplitude), angles

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.model.crystal import GaussianMosaic
 from refine.parameters import instrument
 from refine.parameters.blocks import block, put_background, put_crystal
 from refine.parameters.parameter import Model, Parameter
-from refine.parameters.symmetry import metric_basis
+from refine.parameters.symmetry import VOIGT, metric_basis
 from refine.parameters.transforms import Transform, positive, shifted
 from refine.physics.cell import cell_of_metric, reciprocal_metric
 from refine.physics.rotation import misset_angles, misset_rotation, rotation_vector, vector_rotation
 
 Maker = Callable[[Model], Parameter]
 CELL_LABELS = ("a", "b", "c", "alpha", "beta", "gamma")
+MOSAIC_LABELS = tuple(f"mosaic_{pair}" for pair in ("xx", "yy", "zz", "xy", "xz", "yz"))
 MISSET_LABELS = ("misset_x", "misset_y", "misset_z")
 LENGTH_RANGE = 0.2  # a cell edge further than this fraction from its start is another crystal
 ANGLE_RANGE = 10.0  # likewise for a cell angle, degrees
@@ -118,9 +120,12 @@ def cells(start: Model) -> Parameter:
 
 
 def mosaic(start: Model) -> Parameter:
-    """The mosaic spread; positive."""
-    value = start.crystal.mosaic.spread_deg.reshape(1)
-    if not bool((value > 0).all()) or len(start.crystal.mosaic.fractions) < 2:
+    """The spread of sampled domains, positive; or all six components of a Gaussian distribution's covariance."""
+    sampled = start.crystal.mosaic
+    if isinstance(sampled, GaussianMosaic):
+        return _mosaic_covariance(sampled)
+    value = sampled.spread_deg.reshape(1)
+    if not bool((value > 0).all()) or start.crystal.domains < 2:
         raise InputError(
             "refinement.free: 'mosaic' needs crystal.mosaic.spread_deg above 0 and at least 2 domains to start from"
         )
@@ -129,11 +134,43 @@ def mosaic(start: Model) -> Parameter:
         ("mosaic_spread",),
         "degrees",
         positive(value),
-        lambda m, v: put_crystal(m, mosaic=replace(m.crystal.mosaic, spread_deg=v[0])),
+        lambda m, v: put_crystal(m, mosaic=replace(sampled, spread_deg=v[0])),
         value,
         0.0,
         20.0,
     )
+
+
+def _mosaic_covariance(start: GaussianMosaic) -> Parameter:
+    """S = L E E^T L^T, L L^T the start and E lower triangular with a positive diagonal: positive definite whatever z.
+    A unit of z is 1 % of a standard deviation, or a correlation of 1 %."""
+    factor = start.factor
+    rows, columns = torch.tril_indices(3, 3).to(factor.device)
+    diagonal = rows == columns
+
+    def moved(z: Tensor) -> GaussianMosaic:
+        values = torch.where(diagonal, torch.exp(0.01 * z), 0.01 * z)
+        return GaussianMosaic(factor @ torch.zeros_like(factor).index_put((rows, columns), values))
+
+    def read(z: Tensor) -> Tensor:
+        covariance = moved(z).covariance
+        return torch.stack([covariance[i, j] for i, j in VOIGT])
+
+    def encode(wanted: Tensor) -> Tensor:
+        matrix = torch.zeros_like(factor)
+        for (i, j), value in zip(VOIGT, wanted, strict=True):
+            matrix[i, j] = matrix[j, i] = value
+        inverse = torch.linalg.inv(factor)
+        change = torch.linalg.cholesky(inverse @ matrix @ inverse.T)[rows, columns]
+        return 100 * torch.where(diagonal, torch.log(change), change)
+
+    def place(model: Model, z: Tensor) -> Model:
+        return put_crystal(model, mosaic=moved(z))
+
+    anywhere = torch.full((6,), torch.inf).to(factor)
+    limit = torch.tensor([25.0] * 3 + [torch.inf] * 3).to(factor)
+    lowest = torch.cat([torch.zeros(3).to(factor), -anywhere[3:]])
+    return Parameter("mosaic", MOSAIC_LABELS, ("degrees^2",) * 6, 6, read, place, encode, lowest, limit)
 
 
 def b_factor(start: Model) -> Parameter:
@@ -210,6 +247,7 @@ CATALOGUE: dict[str, Maker] = {
     "polarization": instrument.polarization,
     "divergence": instrument.divergence,
     "dispersion": instrument.dispersion,
+    "bandwidth": instrument.bandwidth,
     "thickness": instrument.thickness,
     "attenuation": instrument.attenuation,
     "background": background,

@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.model.beam import GaussianBeam
 from refine.model.detector import Sensor
 from refine.parameters.blocks import block, put_beam, put_detector
 from refine.parameters.parameter import Model, Parameter
 from refine.parameters.transforms import positive, shifted
 from refine.physics.sources import Spread
+
+DIVERGENCE_LABELS = ("divergence_horizontal", "divergence_vertical")
 
 
 def wavelength(start: Model) -> Parameter:
@@ -103,7 +106,10 @@ def polarization(start: Model) -> Parameter:
 
 
 def divergence(start: Model) -> Parameter:
-    """The full divergences that the start has, horizontal and vertical; positive."""
+    """The full divergences that the start has, or the standard deviations of a Gaussian one; positive."""
+    gaussian = start.experiment.beam.gaussian
+    if gaussian is not None and start.experiment.beam.spread is None:
+        return _gaussian_divergence(gaussian)
     spread = _spread(start, "divergence", "beam.divergence above 0")
     axes = [k for k in (0, 1) if float(spread.divergence[k]) > 0]
     if not axes:
@@ -115,8 +121,42 @@ def divergence(start: Model) -> Parameter:
         widths = moved.divergence.index_put((torch.tensor(axes, device=v.device),), v)
         return put_beam(model, spread=moved._replace(divergence=widths))
 
-    labels = tuple(("divergence_horizontal", "divergence_vertical")[k] for k in axes)
+    labels = tuple(DIVERGENCE_LABELS[k] for k in axes)
     return block("divergence", labels, "mrad", positive(value), put, value, 0.0, 100.0)
+
+
+def _gaussian_divergence(gaussian: GaussianBeam) -> Parameter:
+    axes = [k for k in (0, 1) if float(gaussian.divergence[k]) > 0]
+    if not axes:
+        raise InputError("refinement.free: 'divergence' needs a beam.gaussian divergence above 0 to start from")
+    value = gaussian.divergence[axes]
+
+    def put(model: Model, v: Tensor) -> Model:
+        moved = _gaussian(model, "divergence")
+        widths = moved.divergence.index_put((torch.tensor(axes, device=v.device),), v)
+        return put_beam(model, gaussian=replace(moved, divergence=widths))
+
+    labels = tuple(DIVERGENCE_LABELS[k] for k in axes)
+    return block("divergence", labels, "mrad", positive(value), put, value, 0.0, 100.0)
+
+
+def bandwidth(start: Model) -> Parameter:
+    """The standard deviation of a Gaussian spectrum over its mean; positive."""
+    value = _gaussian(start, "bandwidth").bandwidth.reshape(1)
+    if not bool((value > 0).all()):
+        raise InputError("refinement.free: 'bandwidth' needs beam.gaussian.bandwidth_percent above 0 to start from")
+
+    def put(model: Model, v: Tensor) -> Model:
+        return put_beam(model, gaussian=replace(_gaussian(model, "bandwidth"), bandwidth=v[0]))
+
+    return block("bandwidth", ("bandwidth",), "%", positive(value), put, value, 0.0, 50.0)
+
+
+def _gaussian(model: Model, name: str) -> GaussianBeam:
+    gaussian = model.experiment.beam.gaussian
+    if gaussian is None:
+        raise InputError(f"refinement.free: {name!r} needs beam.gaussian above 0 to start from")
+    return gaussian
 
 
 def dispersion(start: Model) -> Parameter:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from refine.errors import InputError
 
-_VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # gemmi's order of a symmetric matrix
+VOIGT = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))  # gemmi's order of a symmetric matrix
 
 
 def metric_basis(space_group: str) -> Tensor:
@@ -23,7 +23,7 @@ def metric_basis(space_group: str) -> Tensor:
     matrices = []
     for row in gemmi.adp_symmetry_constraints(group):
         matrix = torch.zeros(3, 3, dtype=torch.float64)
-        for (i, j), value in zip(_VOIGT, row, strict=True):
+        for (i, j), value in zip(VOIGT, row, strict=True):
             matrix[i, j] = matrix[j, i] = value
         matrices.append(matrix)
     return torch.stack(matrices)

@@ -33,14 +33,17 @@ class Steps:
     amplitude: Tensor | None = None
 
 
-def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: Tensor, steps: Steps) -> Tensor:
-    """Interference function (Q,), electrons^2.
+def interference(
+    scattering: Tensor, real_space: Tensor, cells: Tensor, angles: Tensor, steps: Steps, weights: Tensor | None = None
+) -> Tensor:
+    """Interference function (Q,), electrons^2, or with weights its weighted sums (P,).
 
     Args:
         scattering: (3, Q) q in 1/Å.
         real_space: (3, 3) rows a, b, c in Å at phi = 0, lab frame.
         cells: (3,) N, unit cells along a, b, c.
         angles: (3,) mosaic spread, phi0, osc in radians.
+        weights: (R, P) of the R rays (sub-pixels times incident rays) that reach each of P pixels, Q = R P.
     """
     indices = step_indices(scattering, real_space, angles, steps)
     nearest = indices.round()
@@ -49,7 +52,8 @@ def interference(scattering: Tensor, real_space: Tensor, cells: Tensor, angles: 
         weight = nearest_intensity(nearest, steps.intensity, steps.lowest)
     else:
         weight = interpolated_intensity(indices, steps.intensity, steps.amplitude, steps.lowest)
-    return (weight * lattice**2).mean(0)
+    points = (weight * lattice**2).mean(0)
+    return points if weights is None else (points.reshape(weights.shape) * weights).sum(0)
 
 
 def step_indices(scattering: Tensor, real_space: Tensor, angles: Tensor, steps: Steps) -> Tensor:

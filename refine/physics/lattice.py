@@ -5,25 +5,15 @@ distance of a fractional Miller index from the nearest integer. Written in delta
 has lost five digits that sin(pi delta) keeps (it is the same number for whole N, and the only sensible one else).
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from refine.physics.trigonometry import angle, cosine, sine
+
 GAUSS_WIDTH = 0.63  # nanoBragg.c: makes the gaussian's integral and width those of the square crystal's main peak
 _SERIES = 0.3  # |x| below which the series of sin(x)/x is exact to rounding
-_CANCELLING = 0.03  # |N u| below which the closed form of the square factor's slope has lost three digits
-_NUDGE = 1e-30  # added to an angle: 0/0 becomes the limit, and no other number changes
-
-
-class AxisFactor(NamedTuple):
-    """A shape: its axis factor f(delta, N) with derivatives of every order, the same for its value alone, and with
-    its first derivatives by delta and by N written out."""
-
-    smooth: Callable[[Tensor, Tensor], Tensor]
-    value: Callable[[Tensor, Tensor], Tensor]
-    slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+_CANCELLING = {torch.float32: 1e-2, torch.float64: 1e-4}  # |N delta| below which the square factor's slope cancels
+_NUDGE = {torch.float32: 1e-12, torch.float64: 1e-30}  # added to delta: 0/0 becomes the limit, nothing else changes
 
 
 def sinc(x: Tensor) -> Tensor:
@@ -42,30 +32,31 @@ def square(delta: Tensor, n: Tensor) -> Tensor:
 
 def square_value(delta: Tensor, n: Tensor) -> Tensor:
     """`square`, not for differentiation: derivatives at delta = 0 would be 0/0."""
-    u = delta * torch.pi + _NUDGE
-    return torch.sin(n * u) / torch.sin(u)
+    above, below = square_fraction(delta, n)
+    return above / below
+
+
+def square_fraction(delta: Tensor, n: Tensor) -> tuple[Tensor, Tensor]:
+    """Numerator and denominator of `square`, for a product of several with one division."""
+    delta = delta + _NUDGE[delta.dtype]
+    return sine(angle(n * delta)), sine(torch.pi * delta)
 
 
 def square_slopes(delta: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`square` and its derivatives by delta and by N, by hand.
+    """`square` and its derivatives by delta and by N, by hand; all three of the opposite sign where `angle` says.
 
-    f' = pi (N cos(N u) - f cos(u)) / sin(u), u = pi delta, cancels to nothing at small N u; there it is f times the
-    series of pi (N cot(N u) - cot(u)).
+    f' = pi (N cos(N u) - f cos(u)) / sin(u), u = pi delta, cancels to nothing at small N u; there it is
+    f u pi (1 - N^2) / 3, the first term of f pi (N cot(N u) - cot(u)) (Abramowitz & Stegun 4.3.70).
     """
-    u = delta * torch.pi + _NUDGE
-    v = n * u
-    sin_u, cos_v = torch.sin(u), torch.cos(v)
-    f = torch.sin(v) / sin_u
-    slope = (n * cos_v - f * torch.cos(u)) / sin_u
-    slope = torch.where(v.abs() < _CANCELLING, f * _cotangent_difference(u, n), slope)
-    return f, torch.pi * slope, u * cos_v / sin_u
-
-
-def _cotangent_difference(u: Tensor, n: Tensor) -> Tensor:
-    """N cot(N u) - cot(u) by its Laurent series, the poles cancelled (Abramowitz & Stegun 4.3.70)."""
-    u2, n2 = u * u, n * n
-    c1, c2, c3, c4 = ((1 - n2**k) * c for k, c in ((1, 1 / 3), (2, 1 / 45), (3, 2 / 945), (4, 1 / 4725)))
-    return u * (c1 + u2 * (c2 + u2 * (c3 + u2 * c4)))
+    delta = delta + _NUDGE[delta.dtype]
+    u, turns = torch.pi * delta, n * delta
+    v = angle(turns)
+    inverse, cos_v = 1 / sine(u), cosine(v)
+    f = sine(v) * inverse
+    slope = torch.addcmul(n * cos_v, f, cosine(u), value=-1) * inverse
+    near = f * u * ((1 - n * n) / 3)
+    slope = torch.where(turns.abs() < _CANCELLING[delta.dtype], near, slope)
+    return f, torch.pi * slope, u * cos_v * inverse
 
 
 def gauss(delta: Tensor, n: Tensor) -> Tensor:
@@ -74,13 +65,3 @@ def gauss(delta: Tensor, n: Tensor) -> Tensor:
     nanoBragg.c's own -gauss_xtal takes |delta in 1/Å| N1 N2 N3 for the argument, which is no length scale.
     """
     return n * torch.exp(-((n * delta) ** 2) / GAUSS_WIDTH)
-
-
-def gauss_slopes(delta: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`gauss` and its derivatives by delta and by N, by hand."""
-    x2 = (n * delta) ** 2
-    bell = torch.exp(-x2 / GAUSS_WIDTH)
-    return n * bell, -2 / GAUSS_WIDTH * n**3 * delta * bell, (1 - 2 / GAUSS_WIDTH * x2) * bell
-
-
-AXES = {"square": AxisFactor(square, square_value, square_slopes), "gauss": AxisFactor(gauss, gauss, gauss_slopes)}

@@ -10,21 +10,27 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from refine.model.observation import Observation
 from refine.parameters.space import ParameterSpace
 from refine.physics.mosaic import step_rotations
 from refine.physics.scattering import rays, scattering_vectors
+from refine.problem.lattice_search import lattice_candidates
 from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
-from refine.problem.spots import find_spots_on_panels
+from refine.problem.spots import Spots
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
 from refine.solvers.loop import Stop, solve
 from refine.solvers.solution import Status
 
 MOST_SPOTS = 500
 FEWEST_SPOTS = 8
+MAIN_SPOTS = 0.5  # the brighter part of the spots: among the others are side lobes, whose indices are not whole
 FIRST_SHELL = 15  # spots of lowest resolution to begin with
 SHELL_GROWTH = 1.25
+ALTERNATIONS = 5  # of indexing and least squares, at most ...
+SETTLED = 0.1  # ... until z changes by less than this
+MANY_SPOTS = 40  # fewer could agree on wrong indices by chance
+MOST_INDEXED = 0.75  # of the spots: their lattice is found
+CANDIDATES = 3  # triples of lattice vectors that are tried
 INDEXED = 0.2  # a spot is indexed where all three indices are this close to whole; by chance 6 % are
 
 
@@ -70,31 +76,64 @@ class CentroidProblem:
         return torch.func.jvp(torch.func.grad(half_squares), (z,), (v,))[1]
 
 
-def centroid_start(space: ParameterSpace, observation: Observation) -> tuple[Tensor, float] | None:
-    """A z (n,) at which the observed spots have whole indices, and the fraction of them that do.
+@dataclass(frozen=True)
+class CentroidStart:
+    """z (n,) at which the observed spots have whole indices, and the fraction of them that do."""
 
-    Moves cell and orientation only, as far as they are free; None where neither is, or where there are too few spots.
+    z: Tensor
+    indexed: float
+
+
+def centroid_starts(space: ParameterSpace, spots: Spots) -> list[CentroidStart]:
+    """Starts from indexing the observed spots, best first: from the given cell and orientation, and, unless most of
+    many spots agree on that, from lattice vectors looked for in a wide neighbourhood.
+
+    Moves cell and orientation only, as far as they are free; empty where neither is, or where there are too few spots.
     """
     movable = tuple(p for p in space.parameters if p.name in ("cell", "orientation"))
     if not movable:
-        return None
-    scattering = spot_scattering(space, observation)
+        return []
+    main = max(MANY_SPOTS, int(MAIN_SPOTS * len(spots.fast)))
+    scattering = spot_scattering(space, spots.brightest(main))
     if scattering.shape[2] < FEWEST_SPOTS:
-        return None
+        return []
     part = ParameterSpace(space.start, movable)
-    z = _index_outwards(part, scattering)
-    whole = space.zero()
-    for parameter, into in zip(space.parameters, space.split(whole), strict=True):
-        for found, values in zip(part.parameters, part.split(z), strict=True):
-            if found.name == parameter.name:
-                into.copy_(values)
-    return whole, _indexed_fraction(part, z, scattering)
+    found = [_indexed(part, part.zero(), scattering)]
+    if found[0].indexed < MOST_INDEXED or scattering.shape[2] < MANY_SPOTS:
+        expected = part.to_model(part.zero()).crystal.real_space
+        middle = scattering[:, scattering.shape[1] // 2]
+        for vectors in lattice_candidates(expected, middle)[:CANDIDATES]:
+            found.append(_indexed(part, _nearest(part, vectors), scattering))
+            if found[-1].indexed >= MOST_INDEXED:
+                break
+    everything = spot_scattering(space, spots)
+    ranked = sorted(found, key=lambda start: -start.indexed)
+    fitted = [_fitted(part, start.z, everything) for start in ranked]
+    return [CentroidStart(_widened(space, part, z), start.indexed) for z, start in zip(fitted, ranked, strict=True)]
 
 
-def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
+def _indexed(part: ParameterSpace, start: Tensor, scattering: Tensor) -> CentroidStart:
+    z = _index_outwards(part, start, scattering)
+    return CentroidStart(z, _indexed_fraction(part, z, scattering))
+
+
+def _nearest(part: ParameterSpace, vectors: Tensor) -> Tensor:
+    """z of the crystal whose lattice vectors are nearest to given ones (3, 3), in rows, relative to their lengths."""
+    weights = (1 / torch.linalg.vector_norm(vectors, dim=1))[:, None].expand(3, 3)
+    target = CentroidProblem(part, torch.eye(3).to(vectors), vectors, weights)
+    return _solved(target, part.zero())
+
+
+def _widened(space: ParameterSpace, part: ParameterSpace, z: Tensor) -> Tensor:
+    """z of a part of the parameters as one of all, the others at their start."""
+    found = {p.name: values for p, values in zip(part.parameters, part.split(z), strict=True)}
+    pairs = zip(space.parameters, space.split(space.zero()), strict=True)
+    return torch.cat([found.get(p.name, values) for p, values in pairs])
+
+
+def spot_scattering(space: ParameterSpace, spots: Spots) -> Tensor:
     """Scattering vectors (3, K, n) in 1/Å of the brightest spots at the start's geometry, by ascending length, turned
     back to phi = 0 from each of K phi steps."""
-    spots = find_spots_on_panels(observation.photons.cpu().numpy(), observation.trusted.cpu().numpy())
     crystal, experiment = space.start
     like = crystal.cell
     fast, slow = (torch.from_numpy(part[:MOST_SPOTS].copy()).to(like) for part in (spots.fast, spots.slow))
@@ -109,19 +148,30 @@ def spot_scattering(space: ParameterSpace, observation: Observation) -> Tensor:
     return torch.einsum("kdc,dn->ckn", turned, q)
 
 
-def _index_outwards(space: ParameterSpace, scattering: Tensor) -> Tensor:
+def _index_outwards(space: ParameterSpace, start: Tensor, scattering: Tensor) -> Tensor:
     """z after alternating indexing and least squares, from the first shell of spots to all of them."""
-    z, count, total = space.zero(), float(FIRST_SHELL), scattering.shape[2]
+    z, count, total = start, float(FIRST_SHELL), scattering.shape[2]
     while True:
-        shell = scattering[:, :, : min(int(count), total)]
-        for _ in range(3):
-            solution = solve(_assigned(space, z, shell), LevenbergMarquardt(), z, Stop(max_iterations=8))
-            if solution.status is Status.INTERRUPTED:
-                raise KeyboardInterrupt
-            z = solution.z
+        z = _fitted(space, z, scattering[:, :, : min(int(count), total)])
         if count >= total:
             return z
         count *= SHELL_GROWTH
+
+
+def _fitted(space: ParameterSpace, z: Tensor, scattering: Tensor) -> Tensor:
+    """z after indexing and least squares in turn, until neither changes anything."""
+    for _ in range(ALTERNATIONS):
+        before, z = z, _solved(_assigned(space, z, scattering), z)
+        if float((z - before).abs().max()) < SETTLED:
+            break
+    return z
+
+
+def _solved(problem: CentroidProblem, z: Tensor) -> Tensor:
+    solution = solve(problem, LevenbergMarquardt(), z, Stop(max_iterations=8))
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return solution.z
 
 
 def _assigned(space: ParameterSpace, z: Tensor, scattering: Tensor) -> CentroidProblem:

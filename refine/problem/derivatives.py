@@ -21,7 +21,7 @@ from refine.model.forward import Interference, expected_photons
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
 from refine.physics.fused import fused_interference
-from refine.problem.jumps import choose_pixels, pieces
+from refine.problem.jumps import bragg_photons, choose_pixels, pieces
 
 Image = Callable[[Tensor], Tensor]  # z (n,) -> expected photons (P,)
 
@@ -186,7 +186,7 @@ def _meaningless(model: ModelImage) -> Iterator[str]:
         )
         return
     photons = model(zero)
-    bragg = photons - model.space.start.experiment.background.photons(pixels)
+    bragg = bragg_photons(model.space.start, pixels, model.interference)
     if not bool(torch.isfinite(photons).all()):
         yield "the expected image holds values that are not finite"
     elif not bool((bragg.abs() > 0).any()):

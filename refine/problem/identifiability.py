@@ -55,9 +55,10 @@ def require_determined(space: ParameterSpace, curvature: Tensor) -> None:
         )
     found = spectrum(curvature)
     if found.condition > SINGULAR:
+        named = weakest_combination(space, found)
         raise InputError(
-            f"refinement.free: a change of {_weakest(space, found)} together leaves the image as it is (condition"
-            f" number {found.condition:.0e}), so that it cannot tell them apart; fix or restrain one of them"
+            f"refinement.free: a change of {named} together leaves the image as it is (condition number"
+            f" {found.condition:.0e}), so that it cannot tell them apart; fix or restrain one of them"
         )
 
 
@@ -66,12 +67,12 @@ def weak_combination(space: ParameterSpace, curvature: Tensor) -> str | None:
     found = spectrum(curvature)
     if found.condition < ILL_CONDITIONED:
         return None
-    named = _weakest(space, found)
+    named = weakest_combination(space, found)
     number = f"condition number {found.condition:.0e}"
     return f"the data hardly determine a combination of {named} ({number}): fix or restrain one"
 
 
-def _weakest(space: ParameterSpace, found: Spectrum) -> str:
-    """The parameters that the least determined combination is made of."""
+def weakest_combination(space: ParameterSpace, found: Spectrum) -> str:
+    """Names of the parameters that the least determined combination is made of."""
     parts = zip(space.parameters, space.split(found.vectors[:, 0]), strict=True)
     return ", ".join(p.name for p, part in parts if float(torch.linalg.vector_norm(part)) > SHARE)

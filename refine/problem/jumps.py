@@ -1,5 +1,7 @@
 """Where the image is not smooth, and pixels away from there in which derivatives can be checked."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ def choose_pixels(
     is closest to a whole index (there the axis factor's slope is a series of its own), and some at random."""
     model = space.to_model(space.zero())
     with torch.no_grad():
-        photons = expected_photons(*model, candidates, interference) - model.experiment.background.photons(candidates)
+        photons = bragg_photons(model, candidates, interference)
         indices = miller_indices(*model, candidates)
         smooth = far_from_jumps(model, candidates, indices)
     delta = (indices - indices.round()).abs()
@@ -38,6 +40,13 @@ def choose_pixels(
     ]
     places = torch.tensor(sorted(set(picks))[:most], dtype=torch.long, device=photons.device)
     return candidates[places]
+
+
+def bragg_photons(model: Model, pixels: Pixels, interference: Interference = fused_interference) -> Tensor:
+    """Expected photons (P,) of the crystal alone, without background and water."""
+    background = model.experiment.background
+    dry = replace(model.experiment, background=replace(background, water=None))
+    return expected_photons(model.crystal, dry, pixels, interference) - background.photons(pixels)
 
 
 def far_from_jumps(model: Model, pixels: Pixels, indices: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from refine.model.forward import Interference, expected_photons
+from refine.model.forward import Interference, expected_photons, points_per_pixel
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
@@ -55,17 +55,26 @@ class ImageProblem:
 
     def image(self, z: Tensor) -> Tensor:
         """Expected photons (P,) in all of the problem's pixels; no gradient."""
+        self.counts.values += 1
         with torch.no_grad():
             return torch.cat([z.new_zeros(0), *(self.expected(z, part) for part, _ in self._tiles())])
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
+        if self.space.admits(z):
+            return self.loss_of(z, self.image(z))
         self.counts.values += 1
-        if not self.space.admits(z):
-            return z.new_tensor(torch.inf)
+        return z.new_tensor(torch.inf)
+
+    def loss_of(self, z: Tensor, image: Tensor) -> Tensor:
+        """The loss () at z, where its expected image (P,) is known."""
         with torch.no_grad():
-            total = sum((self._tile_loss(z, *tile) for tile in self._tiles()), z.new_zeros(()))
-            return total + (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
+            fit = self.noise.loss(image, self.observed(), self.observation.variance(self.pixels)).sum()
+            return fit + (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
+
+    def observed(self) -> Tensor:
+        """Observed photons (P,) in all of the problem's pixels."""
+        return self.observation.photons[self.pixels.place]
 
     def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The loss () and its gradient (n,) by reverse mode."""
@@ -97,7 +106,7 @@ class ImageProblem:
         prior = restraint_residuals(self.space, self.restraints, at := z.clone().requires_grad_())
         product = self._directional(((prior**2).sum() / 2), at, v) if len(prior) else torch.zeros_like(z)
         crystal, experiment = self.space.start
-        steps = len(crystal.mosaic.fractions) * experiment.scan.steps
+        steps = crystal.domains * experiment.scan.steps
         for tile in self._tiles(max(1, TILE_STEPS // steps)):
             at = z.clone().requires_grad_()
             product = product + self._directional(self._tile_loss(at, *tile), at, v)
@@ -110,8 +119,7 @@ class ImageProblem:
 
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
-        experiment = self.space.start.experiment
-        width = max(1, points // (experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)))
+        width = max(1, points // points_per_pixel(*self.space.start))
         for _, part in self.pixels.tiles(width):
             yield part, self.observation.photons[part.place]
 

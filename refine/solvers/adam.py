@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refine.solvers.protocol import Problem, Step
+from refine.solvers.protocol import Problem, Step, gradient_step
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Adam:
         """The starting state at z."""
         loss, gradient = problem.loss_and_gradient(z)
         state = State(loss, gradient, torch.zeros_like(z), torch.zeros_like(z), 0)
-        return Step(z, float(loss), float(torch.linalg.vector_norm(gradient)), True, math.nan, math.nan, None, state)
+        return gradient_step(z, loss, gradient, state, True, math.nan)
 
     def step(self, problem: Problem, z: Tensor, state: State) -> Step:
         """One step along the smoothed gradient; never refused unless it leaves the allowed region."""
@@ -51,6 +51,4 @@ class Adam:
             trial, loss, gradient = z, state.loss, state.gradient
         next_state = State(loss, gradient, mean if accepted else torch.zeros_like(mean), square, count)
         stuck = "the step size has run out" if state.steps >= self.horizon else None
-        gradient_norm = float(torch.linalg.vector_norm(gradient))
-        actual = float(state.loss - loss)
-        return Step(trial, float(loss), gradient_norm, accepted, math.nan, actual, None, next_state, stuck)
+        return gradient_step(trial, loss, gradient, next_state, accepted, float(state.loss - loss), stuck)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from refine.solvers.protocol import Problem, Quadratic, Step
+from refine.solvers.protocol import Problem, Quadratic, Step, quadratic_step
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LevenbergMarquardt:
     def init(self, problem: Problem, z: Tensor) -> Step:
         """The starting state at z."""
         here = problem.quadratic(z)
-        return _step(z, State(here, self.initial_damping, 2.0), True, math.nan, math.nan)
+        return quadratic_step(z, here, State(here, self.initial_damping, 2.0), True, math.nan, math.nan)
 
     def step(self, problem: Problem, z: Tensor, state: State) -> Step:
         """One trial, accepted where it lowers the loss."""
@@ -46,16 +46,11 @@ class LevenbergMarquardt:
         if not actual >= 0:
             refused = State(here, state.damping * state.growth, state.growth * 2)
             stuck = "no step lowers the loss, however small" if refused.damping > self.largest_damping else None
-            return _step(z, refused, False, predicted, actual, stuck)
+            return quadratic_step(z, here, refused, False, predicted, actual, stuck)
         ratio = actual / predicted if predicted > 0 else 1.0
         damping = state.damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3)
-        return _step(z + shift, State(there, max(damping, self.least_damping), 2.0), True, predicted, actual)
-
-
-def _step(z: Tensor, state: State, accepted: bool, predicted: float, actual: float, stuck: str | None = None) -> Step:
-    here = state.quadratic
-    norm = float(torch.linalg.vector_norm(here.gradient))
-    return Step(z, float(here.value), norm, accepted, predicted, actual, here, state, stuck)
+        state = State(there, max(damping, self.least_damping), 2.0)
+        return quadratic_step(z + shift, there, state, True, predicted, actual)
 
 
 def damped_shift(quadratic: Quadratic, damping: float) -> Tensor:

@@ -18,7 +18,8 @@ class Stop:
 
     shift: converged where every parameter's predicted further shift is below this fraction of its esd (a hundredth
     of an esd is invisible) ...
-    decrease: ... and a step changes the loss, a log-likelihood, by no more than this.
+    decrease: ... and a step changes the loss, a log-likelihood, by no more than this, or differs by no more than this
+    from the change it foresaw: then the model that predicts the further shift can be relied on.
     check_every: iterations between looks at the curvature, for solvers that do not have it.
     refusals: so many refused trials in a row are a stall.
     """
@@ -83,7 +84,7 @@ class _Loop:
         """Status and reason, or None to go on."""
         if not math.isfinite(step.loss):
             return Status.DIVERGED, "the loss became infinite or not a number"
-        settled = abs(step.actual) <= self.stop.decrease
+        settled = min(abs(step.actual), abs(step.actual - step.predicted)) <= self.stop.decrease
         if settled or not step.accepted:
             quadratic = step.quadratic or self._look(step, iteration)
             remaining = remaining_shift(quadratic) if quadratic else math.inf

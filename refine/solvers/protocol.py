@@ -1,8 +1,10 @@
 """What a solver asks of a problem, and what the loop asks of a solver."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -45,6 +47,22 @@ class Step:
     quadratic: Quadratic | None
     state: Any
     stuck: str | None = None
+
+
+def quadratic_step(
+    z: Tensor, here: Quadratic, state: Any, accepted: bool, predicted: float, actual: float, stuck: str | None = None
+) -> Step:
+    """The record of a step that ends at z (n,) with its local model."""
+    norm = float(torch.linalg.vector_norm(here.gradient))
+    return Step(z, float(here.value), norm, accepted, predicted, actual, here, state, stuck)
+
+
+def gradient_step(
+    z: Tensor, loss: Tensor, gradient: Tensor, state: Any, accepted: bool, actual: float, stuck: str | None = None
+) -> Step:
+    """The record of a step that foresees nothing and ends at z (n,) with its loss () and gradient (n,)."""
+    norm = float(torch.linalg.vector_norm(gradient))
+    return Step(z, float(loss), norm, accepted, math.nan, actual, None, state, stuck)
 
 
 class Solver(Protocol):

@@ -9,13 +9,16 @@ from refine.solvers.protocol import Quadratic
 
 
 class Status(Enum):
-    """Why the loop stopped; the value is the word in result.yaml, `advice` what a user may try."""
+    """Why the loop stopped, or why its answer is not to be believed: the last two are given by whoever knows what z
+    stands for. The value is the word in result.yaml, `advice` what a user may try."""
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "max_iterations"
     STALLED = "stalled"
     DIVERGED = "diverged"
     INTERRUPTED = "interrupted"
+    FALSE_MINIMUM = "false_minimum"
+    SINGULAR = "singular"
 
     @property
     def advice(self) -> str:
@@ -28,6 +31,8 @@ _ADVICE = {
     Status.STALLED: "the model may not fit, or a parameter is at its limit: look at the residuals, free fewer",
     Status.DIVERGED: "check the starting cell, orientation and geometry against the image",
     Status.INTERRUPTED: "run again to finish",
+    Status.FALSE_MINIMUM: "do not use this answer: check geometry, cell and orientation, and start nearer",
+    Status.SINGULAR: "free fewer parameters, or restrain one of those named",
 }
 
 

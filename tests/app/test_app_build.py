@@ -8,11 +8,12 @@ import pytest
 import torch
 from builders import f64, largest
 
-from refine.app.build import Setup, build_model
+from refine.app.build import Setup, build_model, build_space
 from refine.app.load import parse_config
 from refine.app.simulate import model_image
 from refine.errors import InputError
 from refine.io.images import write_image
+from refine.model import forward
 
 PLAIN = """
 beam: {wavelength: 1.0}
@@ -20,6 +21,8 @@ detector: {distance: 60.0, pixel_size: 0.4, size: [40, 48], beam_center_px: [24.
 crystal: {cell: [41, 53, 63, 84, 97, 106], cells: [5, 6, 4]}
 structure_factors: {default: 100}
 """
+
+SMEARED = "crystal={cell: [41, 53, 63, 84, 97, 106], cells: [5, 6, 4], shape: gauss, mosaic: {model: gaussian, %s}}"
 
 
 def setup(*overrides: str, directory: Path = Path()) -> Setup:
@@ -159,10 +162,20 @@ def test_auto_oversamples_as_far_as_the_fringes_need() -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("detector.axes={fast: [1, 0, 0]}", "a direction other than the beam's"),
+        ("detector.axes={fast: [1, 0, 0]}", "not in the detector's plane"),
         ("detector.axes={fast: [0, 1, 1]}", "at right angles"),
         ("detector.axes={beam: [0, 0, 0]}", "a vector other than 0 0 0"),
         ("detector.axes={polarization: [1, 0, 0]}", "a direction other than the beam's"),
+        ("detector.axes={beam: [0, 1, 1]}", "not in the detector's plane"),
+        (
+            "detector={distance: 60, pixel_size: 1, size: [9, 9], beam_center_px: [4, 4], curved: true,"
+            " axes: {beam: [4, 1, 0]}}",
+            "false unless fast and slow are at right angles to the beam",
+        ),
+        ("beam.divergence.steps=5", "1 without a divergence"),
+        ("beam.divergence={horizontal_mrad: 1.0e+6, steps: 3}", "at most 100"),
+        ("beam.dispersion.steps=5", "1 when percent is 0"),
+        ("compatibility=[layers_beyond_sensor]", "only with a thickness"),
         ("detector.roi={fast: [5, 48]}", "pixels from 0 to 47"),
         ("detector.roi={slow: [7, 5]}", "ascending order"),
         ("detector.thickness={um: 300}", "attenuation_um"),
@@ -177,6 +190,15 @@ def test_auto_oversamples_as_far_as_the_fringes_need() -> None:
         ("structure_factors.d_min=0", "above 0, in Å"),
         ("background.water_um=-1", "at least 0, in µm"),
         ("beam.sources=none.txt", "none.txt"),
+        ("crystal.mosaic={model: gaussian, spread_deg: 0.1}", "gauss with mosaic model gaussian"),
+        ("crystal={cell: [41, 53, 63, 84, 97, 106], shape: gauss, mosaic: {model: gaussian}}", "above 0, in degrees"),
+        ("crystal.mosaic={model: gaussian, spread_deg: 1, domains: 3}", "1 with model gaussian"),
+        ("crystal.mosaic={model: gaussian, covariance_deg2: [1, 1, 1, 2, 0, 0]}", "positive definite"),
+        ("crystal.mosaic={covariance_deg2: [1, 1, 1, 0, 0, 0]}", "null with model domains"),
+        ("crystal.mosaic={model: gaussian, spread_deg: 0.1, seed: 5}", "which draws nothing"),
+        (SMEARED % "spread_deg: 20", "key 'crystal.mosaic': reflections up to"),
+        ("beam.gaussian={bandwidth_percent: 1}", "zeros unless crystal.mosaic.model is gaussian"),
+        ("beam={wavelength: 1, gaussian: {bandwidth_percent: 1}, dispersion: {percent: 1, steps: 2}}", "zeros beside"),
     ],
 )
 def test_what_is_refused(override: str, said: str) -> None:
@@ -185,9 +207,15 @@ def test_what_is_refused(override: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-def test_free_parameters_need_something_to_start_from() -> None:
-    from refine.app.build import build_space
+def test_one_spread_is_a_covariance_alike_in_all_directions() -> None:
+    one = image(SMEARED % "spread_deg: 0.4")
+    assert one.max() > 100
+    assert np.array_equal(one, image(SMEARED % "covariance_deg2: [0.16, 0.16, 0.16, 0, 0, 0]"))
+    assert not np.allclose(one, image(SMEARED % "covariance_deg2: [0.16, 0.16, 0.3, 0, 0, 0]"))
+    assert not np.allclose(one, image(SMEARED % "spread_deg: 0.4", "beam.gaussian.bandwidth_percent=1"))
 
+
+def test_free_parameters_need_something_to_start_from() -> None:
     needs: dict[str, Any] = {
         "divergence": "beam.divergence above 0",
         "dispersion": "beam.dispersion",
@@ -199,3 +227,65 @@ def test_free_parameters_need_something_to_start_from() -> None:
         config = parse_config(PLAIN, "config.yaml", Path().absolute(), [f"refinement.free=[{name}]"])
         with pytest.raises(InputError, match=needed):
             build_space(config, build_model(config))
+
+
+def test_gaussian_mosaics_refuse_what_they_do_not_do() -> None:
+    for override, said in (("dtype=float32", "float64 with"), ("compile=true", "auto or false with")):
+        with pytest.raises(InputError, match=said):
+            setup(SMEARED % "spread_deg: 0.1", override)
+
+
+def test_overlapping_reflections_are_noted_before_they_are_refused() -> None:
+    assert not any("overlap" in note for note in setup(SMEARED % "spread_deg: 0.4").notes)
+    assert any("photons between them are missing" in note for note in setup(SMEARED % "spread_deg: 1.5").notes)
+
+
+def test_sharp_spots_determine_no_cell() -> None:
+    config = parse_config(PLAIN, "config.yaml", Path().absolute(), ["crystal.shape=tophat"])
+    assert model_image(build_model(config)).max() > 0
+    with pytest.raises(InputError, match=r"cell and orientation cannot be refined with crystal\.shape tophat"):
+        build_space(config, build_model(config))
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "said"),
+    [
+        ("spectrum", "12398 1", "within a factor of 2"),
+        ("sources", "-10 0 0 1 1.0", "within a factor of 2"),
+        ("sources", "10 0 0", "a source lies where the beam goes to; accepted: places x y z from where it comes"),
+    ],
+)
+def test_beams_that_cannot_be_meant(key: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "beam.txt").write_text(text)
+    with pytest.raises(InputError, match=r"beam\.txt") as caught:
+        setup(f"beam.{key}=beam.txt", directory=tmp_path)
+    assert said in str(caught.value)
+
+
+def test_layers_beyond_the_sensor_leave_its_thickness() -> None:
+    thick = "detector.thickness={um: 500, attenuation_um: 300, steps: 2}"
+    sensor = setup(thick, "compatibility=[layers_beyond_sensor]").experiment.detector.sensor
+    assert sensor is not None
+    assert float(sensor.thickness) == 500
+    assert sensor.depths.tolist() == [0, 0.5]
+    inside = setup(thick).experiment.detector.sensor
+    assert inside is not None
+    assert inside.depths.tolist() == [0, 0.25]
+
+
+def test_memory_goes_by_points_and_not_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many rays and sub-pixels: what is asked for at once stays within a tile."""
+    asked = []
+    photons = forward.expected_photons
+
+    def counted(crystal: Any, experiment: Any, pixels: Any, *more: Any) -> torch.Tensor:
+        asked.append(len(pixels) * forward.points_per_pixel(crystal, experiment))
+        return photons(crystal, experiment, pixels, *more)
+
+    monkeypatch.setattr(forward, "expected_photons", counted)
+    rays = "beam.dispersion={percent: 2, steps: 9}", "detector.oversample=3"
+    for overrides in (rays, (SMEARED % "spread_deg: 0.2", "crystal.scan={osc: 1, steps: 9}")):
+        built = setup(*overrides)
+        forward.expected_image(built.crystal, built.experiment, tile=2000)
+        assert 1000 < max(asked) <= 2000
+        asked.clear()

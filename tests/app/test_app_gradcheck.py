@@ -30,10 +30,10 @@ def no_compiler_calls(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("torch.compile was called")
 
-    fused._compiled_sum.cache_clear()
+    fused._compiled_terms.cache_clear()
     monkeypatch.setattr(torch, "compile", refuse)
     yield
-    fused._compiled_sum.cache_clear()
+    fused._compiled_terms.cache_clear()
 
 
 def checked(*arguments):
@@ -148,8 +148,8 @@ def test_compiled_derivatives_are_exact_to_second_order(tmp_path, monkeypatch):
     compiled = refine.build_problem(config, refine.build_model(config))
     calls = []
     real = torch.compile
-    fused._compiled_sum.cache_clear()
-    monkeypatch.setattr(torch, "compile", lambda f: (calls.append(f), real(f))[1])
+    fused._compiled_terms.cache_clear()
+    monkeypatch.setattr(torch, "compile", lambda f, **options: (calls.append(f), real(f, **options))[1])
     eager = replace(compiled, interference=functools.partial(fused_interference, how=Execution()))
     z = compiled.space.zero() + 0.01
     v = torch.linspace(-1, 1, len(z), dtype=z.dtype)
@@ -161,7 +161,7 @@ def test_compiled_derivatives_are_exact_to_second_order(tmp_path, monkeypatch):
     ):
         expected = ask(eager)
         assert float((ask(compiled) - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
-    assert calls == [fused._sum_tile]
+    assert calls == [fused._step_terms]
 
 
 @pytest.mark.slow

@@ -229,6 +229,19 @@ def test_values_beyond_reason(ready, capsys, setting, said):
     assert said in complaint(ready, capsys, setting)
 
 
+def test_restraint_of_the_wrong_length(ready, capsys):
+    said = complaint(ready, capsys, "refinement.restraints.orientation={target: [1, 2], sigma: [1, 1]}")
+    assert "target has 2 values; accepted: 3, for misset_x, misset_y, misset_z" in said
+    said = complaint(ready, capsys, "refinement.restraints.scale={target: 1.0, sigma: [1.0, 2.0]}")
+    assert "key 'refinement.restraints.scale.sigma' is [1.0, 2.0]; accepted: 1 numbers, one for each target" in said
+
+
+def test_every_parameter_can_be_named_in_a_restraint():
+    from refine.app.config_refinement import FreeName, Restraints
+
+    assert {name.split(".")[0] for name in FreeName.__args__} == set(Restraints.model_fields)
+
+
 def test_restraint_target_against_the_space_group(ready, capsys):
     restraint = "refinement.restraints.cell={target: [40, 50, 60, 80, 95, 105], sigma: [1, 1, 1, 1, 1, 1]}"
     cubic = ["crystal.cell=[50, 50, 50, 90, 90, 90]", "crystal.space_group=P 2 3"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refine.errors import InputError
 from refine.model.background import Background
-from refine.model.crystal import Mosaic
+from refine.model.crystal import GaussianMosaic, Mosaic
 from refine.model.forward import expected_image
 from refine.parameters.catalogue import CATALOGUE, orientation
 from refine.parameters.parameter import Model, Parameter
@@ -40,6 +40,13 @@ def made(name: str) -> tuple[Model, Parameter]:
     if name == "background of an image":
         model = start_with_image()
         return model, CATALOGUE["background"](model)
+    if name == "mosaic of six":
+        model = Model(rich_crystal(mosaic=GaussianMosaic.of(SIX)), start().experiment)
+        return model, CATALOGUE["mosaic"](model)
+    if name in ("bandwidth", "divergence of a Gaussian"):
+        beam = replace(start().experiment.beam, spread=None)
+        model = Model(rich_crystal(mosaic=GaussianMosaic.of(SIX)), replace(start().experiment, beam=beam))
+        return model, CATALOGUE[name.split(" ")[0]](model)
     if name == "background plane":
         model = start()
         return model, ParameterSpace.of(*model, free=["background"], plane_background=True).parameters[0]
@@ -49,7 +56,8 @@ def made(name: str) -> tuple[Model, Parameter]:
     return model, CATALOGUE[name](model)
 
 
-ALL = (*NAMES, "background of an image", "background plane")
+SIX = f64([[0.5, 0.1, -0.05], [0.1, 0.3, 0.04], [-0.05, 0.04, 0.4]])
+ALL = (*NAMES, "background of an image", "background plane", "mosaic of six", "divergence of a Gaussian")
 
 FOUND: dict[str, Callable[[Model], Tensor]] = {
     "cell": lambda m: m.crystal.cell,
@@ -57,6 +65,7 @@ FOUND: dict[str, Callable[[Model], Tensor]] = {
     "scale": lambda m: m.experiment.scale.reshape(1),
     "cells": lambda m: m.crystal.cells,
     "mosaic": lambda m: m.crystal.mosaic.spread_deg.reshape(1),
+    "mosaic of six": lambda m: m.crystal.mosaic.covariance[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]],
     "b_factor": lambda m: m.crystal.b_factor.reshape(1),
     "wavelength": lambda m: m.experiment.beam.wavelength.reshape(1),
     "distance": lambda m: m.experiment.detector.distance.reshape(1),
@@ -67,8 +76,10 @@ FOUND: dict[str, Callable[[Model], Tensor]] = {
     "detector_rotations.z": lambda m: m.experiment.detector.rotations[2:],
     "twotheta": lambda m: m.experiment.detector.twotheta.reshape(1),
     "polarization": lambda m: m.experiment.beam.polarization.reshape(1),
-    "divergence": lambda m: m.experiment.beam.spread.divergence,
-    "dispersion": lambda m: m.experiment.beam.spread.dispersion.reshape(1),
+    "divergence": lambda m: getattr(m.experiment.beam.spread, "divergence", f64(0.0, 0.0)),
+    "bandwidth": lambda m: m.experiment.beam.gaussian.bandwidth.reshape(1),
+    "divergence of a Gaussian": lambda m: m.experiment.beam.gaussian.divergence,
+    "dispersion": lambda m: getattr(m.experiment.beam.spread, "dispersion", f64(0.0)).reshape(1),
     "thickness": lambda m: m.experiment.detector.sensor.thickness.reshape(1),
     "attenuation": lambda m: m.experiment.detector.sensor.attenuation_length.reshape(1),
     "water": lambda m: m.experiment.background.water.reshape(1),

@@ -1,6 +1,7 @@
 """The fused sum over steps against the reference, and the reference against a plain evaluation."""
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import grad, jacfwd, jacrev
 
+from refine.app.compilation import COMPILERS
 from refine.physics import fused
 from refine.physics.cell import real_space_vectors
 from refine.physics.fused import Execution, Inputs, Wanted, fused_interference, moments
@@ -157,6 +159,36 @@ def test_gradients(drawn: tuple) -> None:
         assert relative(mine, theirs) < ROUNDING, name
 
 
+@given(cases(), st.integers(1, 4))
+@settings(max_examples=30)
+def test_weighted_sums_over_the_rays_of_a_pixel(drawn: tuple, rays: int) -> None:
+    """Value, gradient and Jacobian by every input, the weights among them."""
+    inputs, steps = make_case(*drawn)
+    given_weights = 0.5 + torch.rand(rays, 12 // rays, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    q = inputs[0][:, : given_weights.numel()]
+    everything = (q, *inputs[1:], given_weights)
+
+    def by(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda q, a, n, angles, w: function(q, a, n, angles, steps, w)
+
+    fused_sum, plain_sum = by(fused_interference), by(interference)
+    assert relative(fused_sum(*everything), plain_sum(*everything)) < ROUNDING
+    at = [x.clone().requires_grad_() for x in everything]
+    seen = fused_sum(*at) @ weights(12 // rays)
+    for k, (mine, theirs) in enumerate(
+        zip(
+            torch.autograd.grad(seen, at),
+            torch.autograd.grad(plain_sum(*at) @ weights(12 // rays), at),
+            strict=True,
+        )
+    ):
+        if k != 3 or len(steps.fractions) * steps.phi_steps > 1:
+            assert relative(mine, theirs) < ROUNDING, k
+    for k in (0, 1, 2, 4):
+        mine, theirs = (jacfwd(f, argnums=k)(*everything) for f in (fused_sum, plain_sum))
+        assert relative(mine, theirs) < ROUNDING, k
+
+
 @given(cases(), st.sampled_from([(0,), (1,), (2,), (3,), (1, 2), (0, 1, 2, 3)]))
 @settings(max_examples=30)
 def test_jacobians_by_forward_mode(drawn: tuple, wrt: tuple[int, ...]) -> None:
@@ -247,7 +279,7 @@ def test_double_backward() -> None:
 @pytest.mark.parametrize("shape", SMOOTH)
 def test_tiles_cannot_change_the_answer(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, steps = fixed_case(shape, domains=5, phi_steps=3)
-    everything = Wanted(True, True, True, True)
+    everything = Wanted(*[True] * 5)
     wanted = moments(inputs, steps, everything)
     for tile, most in ((7, 3), (1, 1), (40, 64), (15 * 5, 15)):
         monkeypatch.setattr(fused, "TILE", tile)
@@ -275,7 +307,7 @@ def test_only_what_is_wanted_is_computed() -> None:
 def test_single_precision_after_the_indices(shape: str) -> None:
     inputs, steps = fixed_case(shape, points=200)
     inputs = (inputs[0], inputs[1], f64(20.0, 25.5, 18.0), inputs[3])
-    everything = Wanted(True, True, True, True)
+    everything = Wanted(*[True] * 5)
     found, wanted = (
         moments(inputs, steps, everything, Execution(precision)) for precision in (torch.float32, torch.float64)
     )
@@ -308,3 +340,33 @@ def test_inputs_are_left_alone() -> None:
     first = fused_interference(*inputs, steps)
     assert torch.equal(first, fused_interference(*inputs, steps))
     assert all(torch.equal(a, b) for a, b in zip(before, held, strict=True))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("interpolated", [False, True])
+def test_no_number_is_needed_to_know_the_shapes(shape: str, interpolated: bool) -> None:
+    """On torch's meta device, which stands for any accelerator: nothing waits for a value or goes through the CPU."""
+    inputs, steps = fixed_case(shape, points=30)
+    amplitude = steps.intensity.sqrt().to("meta") if interpolated else None
+    moved = {k: getattr(steps, k).to("meta") for k in ("axes", "fractions", "spindle", "intensity", "lowest")}
+    steps = replace(steps, amplitude=amplitude, **moved)
+    by_ray = torch.ones(3, 10, device="meta", dtype=torch.float64)
+    inputs = tuple(x.to("meta") for x in inputs)
+    for precision in (torch.float64, torch.float32):
+        found = moments(inputs, steps, Wanted(*[True] * 5), Execution(precision), by_ray)
+        assert [tuple(part.shape) for part in found] == [(10,), (3, 30), (9, 10), (3, 10), (3, 10), (30,)]
+        assert all(part.device.type == "meta" and part.dtype == torch.float64 for part in found)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", SMOOTH)
+def test_compiled_moments_are_the_same(shape: str, precision: torch.dtype) -> None:
+    inputs, steps = fixed_case(shape, points=200)
+    inputs = (inputs[0], inputs[1], f64(20.0, 25.5, 18.0), inputs[3])
+    by_ray = weights(200).reshape(4, 50)
+    for wanted in (Wanted(), Wanted(*[True] * 5)):
+        mine, theirs = (moments(inputs, steps, wanted, Execution(precision, c), by_ray) for c in (True, False))
+        for a, b in zip(mine, theirs, strict=True):
+            assert a.numel() == 0 or relative(a, b) < (1e-11 if precision == torch.float64 else 1e-5)

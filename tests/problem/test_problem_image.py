@@ -57,7 +57,7 @@ def central(function: Callable[[Tensor], Tensor], z: Tensor, step: float) -> Ten
     return torch.stack(columns, -1)
 
 
-CASES = [("poisson", ()), ("gaussian", ()), ("poisson", RESTRAINTS)]
+CASES = [*((name, ()) for name in NOISES), ("poisson", RESTRAINTS)]
 
 
 @pytest.mark.parametrize(("noise", "restraints"), CASES)

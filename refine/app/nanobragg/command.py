@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from refine.app.config_yaml import write_yaml
+from refine.app.load import parse_config
 from refine.app.nanobragg.configuration import configuration
 from refine.app.nanobragg.defects import Defects
 from refine.app.nanobragg.image import Progress, simulate
@@ -11,7 +13,8 @@ from refine.app.nanobragg.options import usage
 from refine.app.nanobragg.outputs import statistics, write
 from refine.app.nanobragg.resolve import resolve
 from refine.app.nanobragg.summary import after, before, pixel_lines
-from refine.io.results import write_yaml
+from refine.errors import InputError
+from refine.io.atomic import write_text
 
 HELP = ("--help", "-help", "-h")
 _INTRODUCTION = """usage: refine nanobragg OPTIONS...
@@ -50,8 +53,16 @@ def nanobragg(arguments: Sequence[str], directory: Path) -> int:
 
 def _configured(arguments: Sequence[str], directory: Path, target: Path) -> str:
     """Write the same experiment as a configuration; returns a line that says so."""
-    write_yaml(target, configuration(resolve(arguments, directory, Defects.none())))
-    return f"{target}: the same experiment without nanoBragg.c's defects; next: refine simulate {target} -o image.npz"
+    text = write_yaml(configuration(resolve(arguments, directory, Defects.none())))
+    try:
+        parse_config(text, target.name, directory)
+    except InputError as error:
+        raise InputError(f"-config: no configuration can say what this command line does: {error}") from error
+    write_text(target, text)
+    return (
+        f"{target}: the same experiment without nanoBragg.c's defects; no image was written;"
+        f" next: refine simulate {target} -o image.npz"
+    )
 
 
 def _meter() -> Progress:

@@ -28,13 +28,23 @@ def configuration(settings: Settings) -> dict[str, Any]:
     """
     if unsaid := next(_unsaid(settings), None):
         raise InputError(f"-config: {unsaid}")
-    config = {
+    config: dict[str, Any] = {
         "beam": _beam(settings),
         "detector": _detector(settings),
         "crystal": _crystal(settings),
         "structure_factors": _structure_factors(settings),
     }
-    return {**config, "background": {"water_um": settings.water}} if settings.water else config
+    background = {"background": {"water_um": settings.water}} if settings.water else {}
+    return _rounded({**config, **background})
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers without the noise of conversions, which no measurement has: 13 digits."""
+    if isinstance(value, float):
+        return float(f"{value:.13g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def _unsaid(settings: Settings) -> Iterator[str]:

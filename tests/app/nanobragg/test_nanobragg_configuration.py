@@ -72,10 +72,26 @@ def test_what_a_configuration_cannot_say(name: str, folder: Path) -> None:
 def test_the_option_writes_it_instead_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "-cell 60 60 60 90 90 90 -N 5 -default_F 100 -distance 60 -pixel 0.4 -detpixels 64 -oversample 1"
     assert nanobragg([*line.split(), "-config", "my.yaml"], tmp_path) == 0
-    assert "refine simulate" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "refine simulate" in said
+    assert "no image was written" in said
     assert [path.name for path in tmp_path.iterdir()] == ["my.yaml"]
     found = model_image(build_model(load_config(tmp_path / "my.yaml")))
     assert deviation(found, simulate(resolve(line.split(), tmp_path)).values) < TOLERANCE
+
+
+def test_what_no_configuration_accepts_is_not_written(tmp_path: Path) -> None:
+    line = "-cell 60 60 60 90 90 90 -N 5 -default_F 100 -detpixels 64 -fdet_vector 0 0.1 1 -sdet_vector 0 -1 0"
+    with pytest.raises(InputError, match=r"-config: .*at right angles"):
+        nanobragg([*line.split(), "-config", "my.yaml"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_are_written_as_they_were_given(tmp_path: Path) -> None:
+    line = "-cell 31 36 41 90 97 90 -N 5 -default_F 100 -distance 60 -pixel 0.4 -detpixels 64 -lambda 0.98"
+    content = configuration(resolve(line.split(), tmp_path, Defects.none()))
+    assert content["crystal"]["cell"] == [31, 36, 41, 90, 97, 90]
+    assert (content["beam"]["wavelength"], content["detector"]["distance"]) == (0.98, 60)
 
 
 @pytest.mark.parametrize(

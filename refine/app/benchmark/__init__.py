@@ -1,0 +1,1 @@
+"""`refine benchmark`: measurements that decide between ways of doing the same thing."""

@@ -1,0 +1,52 @@
+"""Problems that are easier than the one to be solved, on the way to it: a wider model, or fewer pixels."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from refine.parameters.parameter import Model
+from refine.parameters.space import ParameterSpace
+from refine.problem.problem import ImageProblem
+from refine.problem.spots import Spots, across
+
+AROUND = 9  # pixels: edge of the box round an observed spot
+VISIBLE = 1.0  # standard deviations of the background's counts: a model pixel brighter than it belongs to a spot
+
+
+def with_smaller_crystal(problem: ImageProblem, factor: float) -> ImageProblem:
+    """The problem for a crystal of `factor` times as many cells along each axis, as bright as before.
+
+    Its reflections are wider by 1 / factor, so that they touch observed ones from further away. A reflection's
+    integrated intensity goes with the number of cells, which the fluence makes up for; where the number of cells is
+    free, it is not here: see `carried`.
+    """
+    crystal, experiment = problem.space.start
+    beam = replace(experiment.beam, fluence=experiment.beam.fluence / factor**3)
+    cells = (factor * crystal.cells).clamp_min(2.0)
+    start = Model(replace(crystal, cells=cells), replace(experiment, beam=beam))
+    kept = tuple(p for p in problem.space.parameters if p.name != "cells")
+    restraints = tuple(r for r in problem.restraints if r.parameter != "cells")
+    return replace(problem, space=ParameterSpace(start, kept), restraints=restraints)
+
+
+def carried(into: ParameterSpace, z: Tensor, source: ParameterSpace, values: Tensor) -> Tensor:
+    """z (n,) of `into` with what it shares with `source` taken from that space's values (m,)."""
+    found = {p.name: part for p, part in zip(source.parameters, source.split(values), strict=True)}
+    return torch.cat([found.get(p.name, part) for p, part in zip(into.parameters, into.split(z), strict=True)])
+
+
+def near_spots(problem: ImageProblem, spots: Spots, image: Tensor) -> ImageProblem:
+    """The problem on the pixels round observed spots, and where the model image (P,) shows some: a few percent of
+    them, with nearly all that is known of cell and orientation."""
+    size = problem.observation.trusted.shape
+    mask = np.zeros(size, bool)
+    mask[spots.place] = True
+    mask = ndimage.binary_dilation(mask, np.ones(across(AROUND, mask)))
+    level = problem.space.start.experiment.background.photons(problem.pixels)
+    pixels = problem.pixels
+    bright = (image - level) ** 2 > VISIBLE**2 * level.clamp_min(0.1)
+    chosen = bright | torch.from_numpy(mask).to(bright.device)[pixels.place]
+    return replace(problem, pixels=pixels[chosen])
