@@ -5,9 +5,9 @@ import shutil
 
 DISABLE = "NANOBRAGG_DISABLE_COMPILE"
 COMPILERS = ("g++", "clang++", "c++", "cl")
-SECONDS_A_STEP = 2e-7  # of value and derivatives, eager, one core
+SECONDS_A_STEP = 1e-7  # of value and derivatives, eager, one core
 EVALUATIONS = 12  # of a typical refinement
-WORTHWHILE = 120.0  # seconds of eager work: compiling takes ten or twenty, and saves a third or so
+WORTHWHILE = 60.0  # seconds of eager work: compiling takes ten or twenty the first time, and saves two thirds
 
 
 def decide_compilation(setting: bool | str, steps: float) -> tuple[bool, str | None]:

@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
 
 
 def entry() -> NoReturn:
-    """The console script."""
+    """The console script. Threads that wait sleep, unless the environment says otherwise: where several processes share
+    the cores, waiting actively takes most of their time."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(main())
 
 
