@@ -20,7 +20,7 @@ from refine.solvers.protocol import Solver
 from refine.solvers.solution import Record, Solution, Status
 
 FEW_INDEXED = 0.3  # below it the spots do not agree on a lattice; by chance (2 * INDEXED)^3 would be indexed
-NEAR = 0.6  # of a spot's photons where the start has some, on average: the image itself then leads to the minimum
+NEAR = 0.65  # of a spot's photons where the start has some, on average: the image itself then leads to the minimum
 ENOUGH_SPOTS = 20  # fewer leave the spots' own pixels with too little to go by
 
 INDEXING, WHOLE = Stage(stage="indexing"), Stage(stage="pixels")
@@ -114,7 +114,7 @@ class _Refinement:
         many = len(self.spots.fast) >= ENOUGH_SPOTS
         quick = (SPOTS,) if many else ()
         level = self.problem.space.start.experiment.background.photons(self.problem.pixels)
-        met = explained_share(self.problem, self.spots, start.image - level)
+        _, met = explained_share(self.problem, self.spots, start.image - level)
         self.say(f"{len(self.spots.fast)} spots, the start has photons for {100 * met:.0f} % of theirs")
         if many and met >= NEAR:
             yield (*quick, WHOLE)

@@ -97,13 +97,17 @@ def local_background(
     return mean
 
 
+def boxes_round(image: np.ndarray, place: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The values (n, BOX, BOX) of an image or stack round the pixels at `place`, 0 outside its panel."""
+    half = BOX // 2
+    *panel, slow, fast = (part[:, None, None] for part in place)
+    padded = np.pad(image, [(0, 0)] * len(panel) + [(half, half)] * 2)
+    offsets = np.arange(BOX)
+    return padded[(*panel, slow + offsets[:, None], fast + offsets)]
+
+
 def _centroids(excess: np.ndarray, place: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Centres of brightness (n,) slow, (n,) fast of the boxes round the given pixels."""
-    half = BOX // 2
-    *panel, slow, fast = place
-    padded = np.pad(excess, [(0, 0)] * len(panel) + [(half, half)] * 2)
-    offsets = np.arange(BOX) - half
-    rows, columns = slow[:, None, None] + half + offsets[:, None], fast[:, None, None] + half + offsets
-    boxes = padded[(*(part[:, None, None] for part in panel), rows, columns)]
-    total = np.maximum(boxes.sum((1, 2)), 1e-12)
+    boxes, offsets = boxes_round(excess, place), np.arange(BOX) - BOX // 2
+    total, (slow, fast) = np.maximum(boxes.sum((1, 2)), 1e-12), place[-2:]
     return slow + 0.5 + (boxes.sum(2) @ offsets) / total, fast + 0.5 + (boxes.sum(1) @ offsets) / total
