@@ -1,5 +1,6 @@
 """Parameters of beam and detector; each maker takes the starting model and returns the `Parameter`."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -181,22 +182,24 @@ def _spread(model: Model, name: str, needed: str) -> Spread:
 
 def thickness(start: Model) -> Parameter:
     """The sensor's thickness; positive."""
-    value = _sensor(start, "thickness").thickness.reshape(1)
-
-    def put(model: Model, v: Tensor) -> Model:
-        return put_detector(model, sensor=replace(_sensor(model, "thickness"), thickness=v[0]))
-
-    return block("thickness", ("thickness",), "µm", positive(value), put, value, 0.0, 1e5)
+    value = _sensor(start, "thickness").thickness
+    return _of_sensor("thickness", value, lambda sensor, v: replace(sensor, thickness=v), 1e5)
 
 
 def attenuation(start: Model) -> Parameter:
     """The depth in which the sensor absorbs all but 1/e; positive."""
-    value = _sensor(start, "attenuation").attenuation_length.reshape(1)
+    value = _sensor(start, "attenuation").attenuation_length
+    return _of_sensor("attenuation", value, lambda sensor, v: replace(sensor, attenuation_length=v), 1e6)
+
+
+def _of_sensor(name: str, start: Tensor, changed: Callable[[Sensor, Tensor], Sensor], upper: float) -> Parameter:
+    """A length of the sensor in µm."""
 
     def put(model: Model, v: Tensor) -> Model:
-        return put_detector(model, sensor=replace(_sensor(model, "attenuation"), attenuation_length=v[0]))
+        return put_detector(model, sensor=changed(_sensor(model, name), v[0]))
 
-    return block("attenuation", ("attenuation",), "µm", positive(value), put, value, 0.0, 1e6)
+    value = start.reshape(1)
+    return block(name, (name,), "µm", positive(value), put, value, 0.0, upper)
 
 
 def _sensor(model: Model, name: str) -> Sensor:
