@@ -110,35 +110,36 @@ def divergence(start: Model) -> Parameter:
     """The full divergences that the start has, or the standard deviations of a Gaussian one; positive."""
     gaussian = start.experiment.beam.gaussian
     if gaussian is not None and start.experiment.beam.spread is None:
-        return _gaussian_divergence(gaussian)
-    spread = _spread(start, "divergence", "beam.divergence above 0")
-    axes = [k for k in (0, 1) if float(spread.divergence[k]) > 0]
-    if not axes:
-        raise InputError("refinement.free: 'divergence' needs beam.divergence above 0 to start from")
-    value = spread.divergence[axes]
-
-    def put(model: Model, v: Tensor) -> Model:
-        moved = _spread(model, "divergence", "")
-        widths = moved.divergence.index_put((torch.tensor(axes, device=v.device),), v)
-        return put_beam(model, spread=moved._replace(divergence=widths))
-
-    labels = tuple(DIVERGENCE_LABELS[k] for k in axes)
-    return block("divergence", labels, "mrad", positive(value), put, value, 0.0, 100.0)
+        return _widths(
+            gaussian.divergence,
+            "a beam.gaussian divergence above 0",
+            lambda m, v, at: put_beam(m, gaussian=_with_widths(_gaussian(m, "divergence"), v, at)),
+        )
+    needed = "beam.divergence above 0"
+    return _widths(
+        _spread(start, "divergence", needed).divergence,
+        needed,
+        lambda m, v, at: put_beam(m, spread=_with_full_widths(_spread(m, "divergence", needed), v, at)),
+    )
 
 
-def _gaussian_divergence(gaussian: GaussianBeam) -> Parameter:
-    axes = [k for k in (0, 1) if float(gaussian.divergence[k]) > 0]
-    if not axes:
-        raise InputError("refinement.free: 'divergence' needs a beam.gaussian divergence above 0 to start from")
-    value = gaussian.divergence[axes]
+def _widths(start: Tensor, needed: str, put: Callable[[Model, Tensor, Tensor], Model]) -> Parameter:
+    """Those of two widths (2,) that the start has; `put` takes the values (k,) and where they belong (k,)."""
+    axes = (start > 0).nonzero()[:, 0]
+    if not len(axes):
+        raise InputError(f"refinement.free: 'divergence' needs {needed} to start from")
+    value, labels = start[axes], tuple(DIVERGENCE_LABELS[k] for k in axes.tolist())
+    return block(
+        "divergence", labels, "mrad", positive(value), lambda m, v: put(m, v, axes.to(v.device)), value, 0.0, 100.0
+    )
 
-    def put(model: Model, v: Tensor) -> Model:
-        moved = _gaussian(model, "divergence")
-        widths = moved.divergence.index_put((torch.tensor(axes, device=v.device),), v)
-        return put_beam(model, gaussian=replace(moved, divergence=widths))
 
-    labels = tuple(DIVERGENCE_LABELS[k] for k in axes)
-    return block("divergence", labels, "mrad", positive(value), put, value, 0.0, 100.0)
+def _with_widths(gaussian: GaussianBeam, widths: Tensor, at: Tensor) -> GaussianBeam:
+    return replace(gaussian, divergence=gaussian.divergence.index_put((at,), widths))
+
+
+def _with_full_widths(spread: Spread, widths: Tensor, at: Tensor) -> Spread:
+    return spread._replace(divergence=spread.divergence.index_put((at,), widths))
 
 
 def bandwidth(start: Model) -> Parameter:

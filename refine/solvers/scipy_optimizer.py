@@ -24,8 +24,6 @@ WALL = 1e30  # in place of an infinite loss, which scipy's line searches cannot 
 NEVER = 10**9  # iterations: when to stop is the loop's business
 TIGHTEST = 1e-14  # scipy's own tolerances, so that the loop's decide
 
-Evaluate = Callable[[Tensor], None]
-
 
 @dataclass(frozen=True)
 class State:

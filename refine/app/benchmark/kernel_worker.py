@@ -16,7 +16,6 @@ from refine.app.build import build_model
 from refine.app.load import load_config
 from refine.model.forward import expected_image, miller_indices
 from refine.model.observation import Observation
-from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
 from refine.problem.problem import ImageProblem
 
@@ -56,8 +55,7 @@ def prepare(way: Way) -> tuple[float, str]:
     whole = torch.ones_like(photons, dtype=torch.bool)
     observation = Observation(photons, whole, torch.zeros_like(setup.experiment.scale))
     _problem = ImageProblem(space, observation, observation.pixels(), interference=setup.interference)
-    pixels = _problem.pixels
-    _steps = miller_indices(setup.crystal, setup.experiment, Pixels(pixels.slow[:1], pixels.fast[:1]))[0].numel()
+    _steps = miller_indices(setup.crystal, setup.experiment, _problem.pixels[:1])[0].numel()
     return float(len(_problem.pixels) * _steps), "; ".join(setup.notes)
 
 
@@ -80,8 +78,8 @@ def peak_memory() -> float:
 
 
 def _part(part: float) -> ImageProblem:
-    pixels, count = _problem.pixels, max(1, round(len(_problem.pixels) * part))
-    return replace(_problem, pixels=Pixels(pixels.slow[:count], pixels.fast[:count]))
+    pixels = _problem.pixels
+    return replace(_problem, pixels=pixels[: max(1, round(len(pixels) * part))])
 
 
 def _operation(problem: ImageProblem, operation: str) -> Callable[[], Any]:
