@@ -16,7 +16,7 @@ from torch._C import _functorch as functorch
 
 from refine.model import beam as beam_module
 from refine.model import crystal as crystal_module
-from refine.model import forward
+from refine.model import forward, levers
 from refine.model.background import Background
 from refine.model.crystal import Crystal
 from refine.model.detector import Detector
@@ -29,7 +29,7 @@ from refine.parameters.space import ParameterSpace
 from refine.physics import fused, lattice
 from refine.physics.panel import PanelFrame
 from refine.physics.sources import Spread
-from refine.problem import derivatives
+from refine.problem import derivatives, tangent
 from refine.problem.derivatives import Findings, check_derivatives
 
 Inject = Callable[[pytest.MonkeyPatch], None]
@@ -55,7 +55,7 @@ class Fault:
         instrument = full_experiment() if self.full else instrument
         instrument = self.change(instrument) if self.change else instrument
         space = ParameterSpace.of(sample, instrument, self.free, plane_background=True)
-        return check_derivatives(space, candidates(), fused.fused_interference, self.order, self.pixels)
+        return check_derivatives(space, candidates(), fused.FUSED, self.order, self.pixels)
 
 
 FAULTS: dict[str, Fault] = {}
@@ -131,7 +131,7 @@ def degrees_for_radians(patch: pytest.MonkeyPatch) -> None:
         fixed, angles = original(*args)
         return fixed, with_rate(angles, 180 / torch.pi)
 
-    wrap(patch, forward, "_steps", steps)
+    wrap(patch, forward, "crystal_steps", steps)
 
 
 @fault("detector_rotation_y", "detector_rotations", "scale")
@@ -381,6 +381,41 @@ def wrong_series_of_sinc(patch: pytest.MonkeyPatch) -> None:
         return original(x) + torch.where(x.abs() < lattice._SERIES, x**4 / 120, torch.zeros_like(x))
 
     wrap(patch, lattice, "sinc", series)
+
+
+# The derivatives as a refinement makes them, from those by the image's levers.
+
+
+@fault("scale", "b_factor", "scale")
+def rate_of_a_lever(patch: pytest.MonkeyPatch) -> None:
+    """What z does to the levers, 1 % too much."""
+    wrap(patch, tangent, "jacobian", lambda original, *args: 1.01 * original(*args))
+
+
+@fault("b_factor", "b_factor", "scale")
+def lever_forgets_a_factor(patch: pytest.MonkeyPatch) -> None:
+    """exp(-B q^2) where exp(-B q^2 / 2) is meant."""
+    wrap(patch, levers, "dot", lambda original, *args: 2 * original(*args))
+
+
+@fault("background_slope_fast", "scale", "background")
+def swapped_levers(patch: pytest.MonkeyPatch) -> None:
+    def slopes(original: Callable[..., Any], *args: Any) -> Any:
+        photons, rows = original(*args)
+        return photons, torch.cat([rows[:-2], rows[-2:].flip(0)])
+
+    wrap(patch, tangent, "photons_and_slopes", slopes)
+
+
+@fault("water", "water", "scale", full=True)
+def dry_lever(patch: pytest.MonkeyPatch) -> None:
+    """The brightness that water shares, but for the water."""
+
+    def slopes(original: Callable[..., Any], *args: Any) -> Any:
+        photons, rows = original(*args)
+        return photons, rows * f64(1.0, 0.5)[:, None]
+
+    wrap(patch, tangent, "photons_and_slopes", slopes)
 
 
 # The fused kernel's rules for torch.

@@ -27,7 +27,7 @@ from refine.model.structure_factors import StructureFactors
 from refine.parameters.catalogue import CATALOGUE, CELL_LABELS
 from refine.parameters.space import ParameterSpace
 from refine.physics.cell import real_space_vectors, reciprocal_metric, reciprocal_vectors, volume
-from refine.physics.fused import fused_interference
+from refine.physics.fused import FUSED
 from refine.physics.interference import interference
 from refine.problem.derivatives import (
     STEPS,
@@ -50,7 +50,7 @@ CELLS = {
     "triclinic": (TRICLINIC, "P 1"),
     "triclinic obtuse": ((31.0, 47.0, 40.0, 101.0, 112.0, 96.0), "P 1"),
 }
-KERNELS = {"reference": interference, "fused": fused_interference}
+KERNELS = {"reference": interference, "fused": FUSED}
 TOLERANCE = {"eps": 1e-4, "atol": 1e-7, "rtol": 1e-6}
 SECOND_TOLERANCE = {"eps": 1e-4, "atol": 1e-6, "rtol": 1e-5}
 MODES = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}

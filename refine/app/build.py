@@ -3,7 +3,6 @@
 import math
 import os
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import gemmi
@@ -27,13 +26,13 @@ from refine.model.conventions import frame_change
 from refine.model.crystal import Crystal, GaussianMosaic, Mosaic
 from refine.model.detector import Detector
 from refine.model.experiment import Experiment
-from refine.model.forward import Interference, widest_reflection
+from refine.model.forward import Interference, paths_per_pixel, widest_reflection
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
 from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vectors
-from refine.physics.fused import Execution, fused_interference
+from refine.physics.fused import Execution, FusedSum
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.problem.identifiability import require_determined, require_identifiable
@@ -93,13 +92,12 @@ def choose_interference(
     pixels = math.prod(experiment.detector.shape)
     compiled, note = decide_compilation(config.compile, pixels * steps_per_pixel(crystal, experiment))
     how = Execution(getattr(torch, config.dtype), compiled)
-    return partial(fused_interference, how=how), (note,) if note else ()
+    return FusedSum(how), (note,) if note else ()
 
 
 def steps_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
-    """Sub-pixels, layers, rays, phi steps and mosaic domains."""
-    points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
-    return points * experiment.scan.steps * crystal.domains
+    """Paths of the photons, phi steps and mosaic domains."""
+    return paths_per_pixel(experiment) * experiment.scan.steps * crystal.domains
 
 
 def build_model(config: Config) -> Setup:

@@ -30,9 +30,14 @@ class Background:
         middle = (torch.tensor(size).to(coefficients) - 1) / 2
         return cls(coefficients, middle, torch.ones_like(coefficients[0]))
 
+    def from_middle(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """Fast and slow coordinates (P,), (P,) from the image's middle, in pixels."""
+        return pixels.fast - self.middle[1], pixels.slow - self.middle[0]
+
     def photons(self, pixels: Pixels) -> Tensor:
         """Expected background (P,)."""
-        smooth = plane_background(self.coefficients, pixels.slow - self.middle[0], pixels.fast - self.middle[1])
+        fast, slow = self.from_middle(pixels)
+        smooth = plane_background(self.coefficients, slow, fast)
         if self.image is None:
             return smooth
         return smooth + self.factor * self.image[pixels.place]

@@ -118,19 +118,16 @@ class Detector:
         slow_offset, fast_offset = torch.cartesian_prod(offsets, offsets).reshape(-1, 2).T[:, :, None]
         fast, slow = pixels.fast + fast_offset, pixels.slow + slow_offset
         depths = self.sensor.depths if self.sensor else self.distance.new_zeros(1)
-        normals = self.normals(fast, slow, pixels.panel)
-        points = self.points(fast, slow, pixels.panel)
-        positions = points[:, None] + normals[:, None] * depths[:, None, None]  # (3, layers, subs, P)
+        positions, normals = self._faces(fast, slow, pixels.panel)
+        if len(depths) > 1:
+            positions = (positions[:, None] + normals[:, None] * depths[:, None, None]).flatten(1, 2)
         normals = normals.repeat(1, len(depths), 1) if self.curved else normals
-        return Sites(positions.flatten(1, 2), normals, depths.repeat_interleave(len(fast_offset))[:, None])
+        return Sites(positions, normals, depths.repeat_interleave(len(fast_offset))[:, None])
 
     def points(self, fast: Tensor, slow: Tensor, panel: Tensor | None = None) -> Tensor:
         """Lab positions (3, ...) in mm at which the photons of panel coordinates (...) in pixels, the first pixel's
         corner at (0, 0), are counted: on the surface, or below it at a ray's mean path."""
-        surface = self._surface(fast, slow, panel)
-        if self.sensor is None or not self.sensor.at_mean_path:
-            return surface
-        return absorbed_at(surface, self.normals(fast, slow, panel), *self.sensor.in_mm)
+        return self._faces(fast, slow, panel)[0]
 
     def recorded(self, ray: Tensor, panel: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Coordinates fast, slow (R,) in pixels, not only within the panel, at which rays (3, R), unit vectors from
@@ -152,16 +149,19 @@ class Detector:
         for all (3, 1, ...) where it is flat, one for each panel (3, ..., P) where there are many."""
         if self.curved:
             return self._curved(fast, slow)[1]
-        frame = self._frames(panel, fast.dim())
-        across = torch.linalg.cross(frame.fast, frame.slow, dim=0)
-        return across * torch.sign((across * frame.origin).sum(0))
+        return _facing(self._frames(panel, fast.dim()))
 
-    def _surface(self, fast: Tensor, slow: Tensor, panel: Tensor | None) -> Tensor:
-        """Lab positions (3, ...) in mm on the sensor's front."""
+    def _faces(self, fast: Tensor, slow: Tensor, panel: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`points` and `normals`."""
         if self.curved:
-            return self._curved(fast, slow)[0]
-        origin, along_fast, along_slow = self._frames(panel, fast.dim())
-        return origin + self.pixel_size * (along_fast * fast + along_slow * slow)
+            surface, normals = self._curved(fast, slow)
+        else:
+            origin, along_fast, along_slow = frame = self._frames(panel, fast.dim())
+            in_row = torch.addcmul(origin, self.pixel_size * along_fast, fast)
+            surface, normals = torch.addcmul(in_row, self.pixel_size * along_slow, slow), _facing(frame)
+        if self.sensor is None or not self.sensor.at_mean_path:
+            return surface, normals
+        return absorbed_at(surface, normals, *self.sensor.in_mm), normals
 
     def _frames(self, panel: Tensor | None, dims: int) -> PanelFrame:
         """The frames of the panels (P,) as (3, 1, ..., P), or the one there is as (3, 1, ...), `dims` dimensions
@@ -186,6 +186,12 @@ class Detector:
         rotation = panel_rotation(self.rotations, self.twotheta, self.twotheta_axis)
         place = panel_pivoted_on_beam if self.pivot == "beam" else panel_pivoted_on_sample
         return place(unrotated, rotation, self.beam, self.distance)
+
+
+def _facing(frame: PanelFrame) -> Tensor:
+    """Unit vectors (3, ...) away from the sample of flat panels."""
+    across = torch.linalg.cross(frame.fast, frame.slow, dim=0)
+    return across * torch.sign((across * frame.origin).sum(0))
 
 
 def _column(vector: Tensor, dims: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The simulator: crystal and experiment in, expected photons out."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from refine.model.experiment import Experiment
 from refine.model.pixels import Pixels
 from refine.physics.absorption import absorbed_fraction
 from refine.physics.background import water_scattering
-from refine.physics.fused import fused_interference
+from refine.physics.fused import FUSED
 from refine.physics.gaussian_mosaic import Blur, gaussian_interference, reflection_widths
 from refine.physics.interference import Steps, step_indices
 from refine.physics.polarization import polarization
@@ -20,6 +21,7 @@ from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.solid_angle import tilted_solid_angle
 from refine.physics.sources import PER_PERCENT, RADIAN_PER_MRAD
 from refine.physics.structure_factor import debye_waller
+from refine.physics.vectors import dot
 
 CLOSED_FORM = 16  # arrays that a point of a Gaussian mosaic takes, where a sampled one takes one
 
@@ -27,7 +29,7 @@ Interference = Callable[[Tensor, Tensor, Tensor, Tensor, Steps, Tensor], Tensor]
 
 
 def expected_photons(
-    crystal: Crystal, experiment: Experiment, pixels: Pixels, interference: Interference = fused_interference
+    crystal: Crystal, experiment: Experiment, pixels: Pixels, interference: Interference = FUSED
 ) -> Tensor:
     """Expected photons (P,) in a list of pixels, background included.
 
@@ -36,22 +38,46 @@ def expected_photons(
     `interference` is the fused sum over the crystal's steps or its reference,
     `refine.physics.interference.interference`.
     """
+    found = paths(experiment, pixels)
+    weights = visible(crystal, experiment, found.scattering) * found.factors
+    scattered = _crystal_sum(crystal, experiment, found.scattering.flatten(1), weights, interference)
+    if experiment.background.water is not None:
+        scattered = scattered + water_scattering(experiment.background.water) * found.factors.sum(0)
+    return photons_per_electron(experiment) * scattered + experiment.background.photons(pixels)
+
+
+def photons_per_electron(experiment: Experiment) -> Tensor:
+    """Photons () in a pixel of 1 sr where one free electron a sub-pixel scatters all of the beam."""
+    per_intensity = THOMSON_CROSS_SECTION * experiment.beam.fluence * experiment.scale
+    return per_intensity / experiment.detector.oversample**2
+
+
+class Paths(NamedTuple):
+    """The R ways, incident rays times sub-pixels times layers, in which photons reach each of P pixels: scattering
+    vectors (3, R, P) in 1/Å; factors (R, P): weight, polarisation, solid angle and absorption."""
+
+    scattering: Tensor
+    factors: Tensor
+
+
+def paths(experiment: Experiment, pixels: Pixels) -> Paths:
+    """All that beam and detector do to the crystal's photons."""
     sites = experiment.detector.sites(pixels)
     ray, distance = rays(sites.positions)
     scattering = _scattering(experiment, ray)  # (3, W, S, P)
-    factors = _source_factor(experiment, ray) * _counted(experiment, sites, ray, distance)  # (W, S, P)
-    weights = (_visible(crystal, experiment, scattering) * factors).flatten(0, 1)
-    scattered = _crystal_sum(crystal, experiment, scattering.flatten(1), weights, interference)
-    if experiment.background.water is not None:
-        scattered = scattered + water_scattering(experiment.background.water) * factors.sum((0, 1))
-    per_intensity = THOMSON_CROSS_SECTION * experiment.beam.fluence * experiment.scale
-    return per_intensity / experiment.detector.oversample**2 * scattered + experiment.background.photons(pixels)
+    factors = _source_factor(experiment, ray) * _counted(experiment, sites, ray, distance)
+    return Paths(scattering.flatten(1, 2), factors.expand(scattering.shape[1:]).flatten(0, 1))
+
+
+def paths_per_pixel(experiment: Experiment) -> int:
+    """R of `Paths`."""
+    return experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
 
 
 def points_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
-    """Scattering vectors that are held in memory for a pixel: sub-pixels, layers and rays; of a Gaussian mosaic, whose
-    phi steps are too, each counted as the dozen arrays it needs."""
-    points = experiment.detector.sites_per_pixel * len(experiment.beam.sources.weights)
+    """Scattering vectors that are held in memory for a pixel: its paths; of a Gaussian mosaic, whose phi steps are too,
+    each counted as the dozen arrays it needs."""
+    points = paths_per_pixel(experiment)
     return points if isinstance(crystal.mosaic, Mosaic) else points * experiment.scan.steps * CLOSED_FORM
 
 
@@ -59,7 +85,7 @@ def expected_image(
     crystal: Crystal,
     experiment: Experiment,
     tile: int = 1 << 17,
-    interference: Interference = fused_interference,
+    interference: Interference = FUSED,
     within: Tensor | None = None,
 ) -> Tensor:
     """Expected photons (slow, fast), or (panels, slow, fast), of the whole detector, computed in tiles of about `tile`
@@ -78,7 +104,7 @@ def expected_image(
 def miller_indices(crystal: Crystal, experiment: Experiment, pixels: Pixels) -> Tensor:
     """Fractional Miller indices (3, M, S, P) of S sub-pixels, times incident rays, of P pixels in each of M steps."""
     scattering = pixel_scattering(experiment, pixels)
-    steps, angles = _steps(crystal, experiment)
+    steps, angles = crystal_steps(crystal, experiment)
     found = step_indices(scattering.flatten(1), crystal.real_space, angles, steps)
     return found.reshape(3, found.shape[1], -1, len(pixels))
 
@@ -88,7 +114,7 @@ def widest_reflection(crystal: Crystal, experiment: Experiment, pixels: Pixels) 
     sampled domains."""
     if isinstance(crystal.mosaic, Mosaic):
         return torch.zeros_like(experiment.scale)
-    steps, angles = _steps(crystal, experiment)
+    steps, angles = crystal_steps(crystal, experiment)
     scattering = pixel_scattering(experiment, pixels).flatten(1)
     blur = _blur(crystal.mosaic, experiment)
     return reflection_widths(scattering, crystal.real_space, crystal.cells, blur, angles, steps).max()
@@ -126,7 +152,7 @@ def _crystal_sum(
 ) -> Tensor:
     """Weighted sums (P,) of the interference function at scattering vectors (3, R P), weights (R, P): by
     `interference`, or in closed form."""
-    steps, angles = _steps(crystal, experiment)
+    steps, angles = crystal_steps(crystal, experiment)
     if isinstance(crystal.mosaic, Mosaic):
         return interference(scattering, crystal.real_space, crystal.cells, angles, steps, weights)
     blur = _blur(crystal.mosaic, experiment)
@@ -147,18 +173,18 @@ def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
     return Blur(rotations, beam.gaussian.bandwidth * PER_PERCENT, sigmas[:, None] * across)
 
 
-def _visible(crystal: Crystal, experiment: Experiment, scattering: Tensor) -> Tensor:
-    """Debye-Waller factor (W, S, P) at scattering vectors (3, W, S, P), 0 beyond the resolution limit of the structure
+def visible(crystal: Crystal, experiment: Experiment, scattering: Tensor) -> Tensor:
+    """Debye-Waller factor (R, P) at scattering vectors (3, R, P), 0 beyond the resolution limit of the structure
     factors."""
     factor, d_min = debye_waller(scattering, crystal.b_factor), experiment.structure_factors.d_min
-    return factor if d_min is None else factor * ((scattering * scattering).sum(0) <= d_min**-2)
+    return factor if d_min is None else factor * (dot(scattering, scattering) <= d_min**-2)
 
 
 def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor) -> Tensor:
     """Solid angle times absorbed fraction (S, P) of the sites along rays (3, S, P), `distance` (S, P) mm away;
     nanoBragg.c, without -oversample_omega, takes the first site's solid angle (1, P) for all."""
     detector, sensor = experiment.detector, experiment.detector.sensor
-    obliquity = (sites.normals * ray).sum(0)
+    obliquity = dot(sites.normals, ray)
     at = slice(1) if detector.corner_factors else slice(None)
     tilt = torch.ones_like(obliquity) if detector.point_pixel else obliquity
     angle = tilted_solid_angle(distance[at], tilt[at], detector.pixel_size)
@@ -168,7 +194,7 @@ def _counted(experiment: Experiment, sites: Sites, ray: Tensor, distance: Tensor
     return angle * absorbed_fraction(sites.depths, sensor.layer, attenuation, obliquity)
 
 
-def _steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
+def crystal_steps(crystal: Crystal, experiment: Experiment) -> tuple[Steps, Tensor]:
     """What the sum over steps holds fixed, and its angles (3,) in radians: mosaic spread, phi0, osc."""
     factors, mosaic, scan = experiment.structure_factors, crystal.mosaic, experiment.scan
     none = torch.zeros_like(scan.phi0)

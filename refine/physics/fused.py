@@ -10,6 +10,7 @@ Second derivatives are taken through the reference, so they are exact.
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -89,6 +90,27 @@ def fused_interference(
     return _apply(*inputs, steps, Wanted(*map(_carries_derivative, inputs)), how)[0]
 
 
+@dataclass(frozen=True)
+class FusedSum:
+    """`fused_interference`, carried out in one way."""
+
+    how: Execution = EAGER
+
+    def __call__(
+        self,
+        scattering: Tensor,
+        real_space: Tensor,
+        cells: Tensor,
+        angles: Tensor,
+        steps: Steps,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        return fused_interference(scattering, real_space, cells, angles, steps, weights, self.how)
+
+
+FUSED = FusedSum()
+
+
 def _carries_derivative(tensor: Tensor) -> bool:
     """Whether a derivative is being taken through the tensor, by reverse or by forward mode."""
     while functorch.is_batchedtensor(tensor):
@@ -114,7 +136,8 @@ def moments(
     weights = torch.ones_like(scattering[:1]) if weights is None else weights.detach()
     rays, pixels = weights.shape
     fixed = (steps.axes, steps.fractions, steps.spindle, steps.phi_steps)
-    rotations, rates = step_rotations(angles, *fixed), step_rotation_rates(angles, *fixed)
+    rotations = step_rotations(angles, *fixed)
+    rates = step_rotation_rates(angles, *fixed) if wanted.angles else rotations.new_zeros(0, *rotations.shape)
     height = min(len(rotations), MOST_STEPS)
     tile = COMPILED_TILE if how.compiled else TILE
     width = max(1, tile * torch.get_num_threads() // (height * rays))
@@ -137,7 +160,7 @@ def moments(
 
 class _Lattice(NamedTuple):
     """A block of M steps: R_m a_j (3 M, 3) in float64; the rest in the working precision: R_m (M, 3, 3), the vectors
-    that sum to dI/dq and dI/dangles (3 M, 12), N (3, 1)."""
+    that sum to dI/dq and, where rates are given, to dI/dangles (3 M, 3 or 12), N (3, 1)."""
 
     vectors: Tensor
     rotations: Tensor
@@ -148,7 +171,7 @@ class _Lattice(NamedTuple):
     def of(
         cls, real_space: Tensor, cells: Tensor, rotations: Tensor, rates: Tensor, precision: torch.dtype
     ) -> "_Lattice":
-        turned = (real_space @ torch.cat([rotations[None], rates]).mT).transpose(1, 2)  # (4, 3, M, 3)
+        turned = (real_space @ torch.cat([rotations[None], rates]).mT).transpose(1, 2)  # (1 or 4, 3, M, 3)
         directions = turned.flatten(1, 2).transpose(0, 1).flatten(1)
         return cls(
             turned[0].flatten(0, 1), rotations.to(precision), directions.to(precision), cells[:, None].to(precision)
@@ -158,27 +181,28 @@ class _Lattice(NamedTuple):
 def _empty_moments(scattering: Tensor, weights: Tensor, wanted: Wanted) -> Moments:
     rays, pixels = weights.shape
     rows = {"real_space": 9, "cells": 3, "angles": 3}
-    sums = {k: scattering.new_zeros(size if getattr(wanted, k) else 0, pixels) for k, size in rows.items()}
+    sums = {k: scattering.new_empty(size if getattr(wanted, k) else 0, pixels) for k, size in rows.items()}
     return Moments(
-        value=scattering.new_zeros(pixels),
-        scattering=scattering.new_zeros(3, rays if wanted.scattering else 0, pixels),
-        weights=scattering.new_zeros(rays if wanted.weights else 0, pixels),
+        value=scattering.new_empty(pixels),
+        scattering=scattering.new_empty(3, rays if wanted.scattering else 0, pixels),
+        weights=scattering.new_empty(rays if wanted.weights else 0, pixels),
         **sums,
     )
 
 
 def _gather(out: Moments, points: Moments, weights: Tensor, columns: slice) -> None:
     """Write the weighted sums over rays of a tile's points (..., R P) into its columns."""
-    of_rays = [part.unflatten(-1, weights.shape) for part in points]
-    value, by_q, *others = of_rays
-    out.value[columns] = (value * weights).sum(0)
+    value, by_q, *others = [part.unflatten(-1, weights.shape) for part in points]
     if out.scattering.numel():
         out.scattering[..., columns] = by_q * weights
     if out.weights.numel():
         out.weights[..., columns] = value
-    for place, part in zip((out.real_space, out.cells, out.angles), others, strict=False):
+    sums = zip((out.value[None], out.real_space, out.cells, out.angles), (value[None], *others), strict=False)
+    for place, part in sums:
         if place.numel():
-            place[:, columns] = (part * weights).sum(1)
+            torch.mul(part[:, 0], weights[0], out=place[:, columns])
+            for ray in range(1, len(weights)):
+                place[:, columns].addcmul_(part[:, ray], weights[ray])
 
 
 @functools.cache
@@ -203,7 +227,7 @@ def _sum_tile(q: Tensor, lattice: _Lattice, box: Box, shape: str, wanted: Wanted
     slopes, q = slopes.unflatten(1, grid), q.to(how.precision)
     directed = none
     if wanted.scattering or wanted.angles:
-        directed = lattice.directions[:, : 12 if wanted.angles else 3].T @ slopes.flatten(0, 1)
+        directed = lattice.directions.T @ slopes.flatten(0, 1)
     return Moments(
         summed[0],
         directed[:3] if wanted.scattering else none,

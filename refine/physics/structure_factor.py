@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from refine.physics.vectors import dot
+
 
 def nearest_intensity(nearest: Tensor, intensity: Tensor, lowest: Tensor) -> Tensor:
     """|F|^2 (...) of whole Miller indices.
@@ -23,4 +25,4 @@ def nearest_intensity(nearest: Tensor, intensity: Tensor, lowest: Tensor) -> Ten
 
 def debye_waller(scattering: Tensor, b_factor: Tensor) -> Tensor:
     """Intensity factor exp(-B |q|^2 / 2) (...) for q (3, ...) in 1/Å and B in Å^2; |q| = 2 sin(theta) / lambda."""
-    return torch.exp(-0.5 * b_factor * (scattering * scattering).sum(0))
+    return torch.exp(-0.5 * b_factor * dot(scattering, scattering))

@@ -20,8 +20,9 @@ from torch import Tensor
 from refine.model.forward import Interference, expected_photons
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
-from refine.physics.fused import fused_interference
+from refine.physics.fused import FUSED
 from refine.problem.jumps import bragg_photons, choose_pixels, pieces
+from refine.problem.tangent import tangent
 
 Image = Callable[[Tensor], Tensor]  # z (n,) -> expected photons (P,)
 
@@ -81,7 +82,7 @@ class Findings:
 def check_derivatives(
     space: ParameterSpace,
     candidates: Pixels,
-    interference: Interference = fused_interference,
+    interference: Interference = FUSED,
     order: int = 2,
     pixels: Pixels | None = None,
 ) -> Findings:
@@ -125,11 +126,11 @@ class ModelImage:
 
 @dataclass(frozen=True)
 class Analytic:
-    """Photons (P,), and their Jacobian (P, n) by forward mode, by reverse mode under functorch, and by plain reverse
-    mode: three paths through the code that users take."""
+    """Photons (P,), and their Jacobian (P, n) by forward mode, by reverse mode under functorch, by plain reverse mode,
+    and as a refinement makes it (`tangent`): four paths through the code that users take."""
 
     photons: Tensor
-    jacobians: tuple[Tensor, Tensor, Tensor]
+    jacobians: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _analytic(model: ModelImage) -> Analytic:
@@ -137,8 +138,10 @@ def _analytic(model: ModelImage) -> Analytic:
     at = zero.clone().requires_grad_()
     photons = model(at)
     plain = [torch.autograd.grad(pixel, at, retain_graph=True)[0] for pixel in photons]
-    jacobians = (torch.func.jacfwd(model)(zero), torch.func.jacrev(model)(zero), torch.stack(plain))
-    return Analytic(photons.data, jacobians)
+    _, refined = tangent(model.space, zero, model.interference).photons_and_jacobian(model.pixels)
+    return Analytic(
+        photons.data, (torch.func.jacfwd(model)(zero), torch.func.jacrev(model)(zero), torch.stack(plain), refined)
+    )
 
 
 def _bends(model: ModelImage, found: list[Direction]) -> list[Tensor | None]:

@@ -9,7 +9,7 @@ from refine.model.forward import Interference, expected_photons, miller_indices,
 from refine.model.pixels import Pixels
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
-from refine.physics.fused import fused_interference
+from refine.physics.fused import FUSED
 from refine.physics.shapes import TOPHAT_EDGE
 
 JUMP_MARGIN = 0.02  # distance in Miller indices that a chosen pixel keeps from half-way between reflections
@@ -18,7 +18,7 @@ LIMIT_MARGIN = 1e-3  # relative distance in |q| that it keeps from the resolutio
 
 
 def choose_pixels(
-    space: ParameterSpace, candidates: Pixels, interference: Interference = fused_interference, most: int = 24
+    space: ParameterSpace, candidates: Pixels, interference: Interference = FUSED, most: int = 24
 ) -> Pixels:
     """Pixels in which a wrong derivative would show and no jump is near: the brightest, those where an axis of a step
     is closest to a whole index (there the axis factor's slope is a series of its own), and some at random."""
@@ -42,7 +42,7 @@ def choose_pixels(
     return candidates[places]
 
 
-def bragg_photons(model: Model, pixels: Pixels, interference: Interference = fused_interference) -> Tensor:
+def bragg_photons(model: Model, pixels: Pixels, interference: Interference = FUSED) -> Tensor:
     """Expected photons (P,) of the crystal alone, without background and water."""
     background = model.experiment.background
     dry = replace(model.experiment, background=replace(background, water=None))

@@ -10,12 +10,13 @@ from refine.model.forward import Interference, expected_photons, points_per_pixe
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
-from refine.physics.fused import fused_interference
+from refine.physics.fused import FUSED
 from refine.problem.noise import NOISES, Noise
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
+from refine.problem.tangent import Tangent, tangent
 
-TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
+TILE_POINTS = 1 << 16  # sub-pixels worked on at once; bounds the memory, cannot change the answer
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
 
 
@@ -41,7 +42,7 @@ class ImageProblem:
     pixels: Pixels
     noise: Noise = NOISES["poisson"]
     restraints: tuple[Restraint, ...] = ()
-    interference: Interference = fused_interference
+    interference: Interference = FUSED
     counts: Counts = field(default_factory=Counts)
 
     @classmethod
@@ -57,7 +58,9 @@ class ImageProblem:
         """Expected photons (P,) in all of the problem's pixels; no gradient."""
         self.counts.values += 1
         with torch.no_grad():
-            return torch.cat([z.new_zeros(0), *(self.expected(z, part) for part, _ in self._tiles())])
+            model = self.space.to_model(z)
+            tiles = (expected_photons(*model, part, self.interference) for part, _ in self._tiles())
+            return torch.cat([z.new_zeros(0), *tiles])
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
@@ -95,10 +98,11 @@ class ImageProblem:
         self.counts.jacobians += 1
         if not self.space.admits(z):
             return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
-        total = restraint_quadratic(self.space, self.restraints, z)
+        about = tangent(self.space, z, self.interference)
+        total = Quadratic.zero(about.by_z[:, 0])
         for pixels, observed in self._tiles():
-            total = total + self._tile_quadratic(z, pixels, observed)
-        return total
+            total = total + self._tile_quadratic(about, pixels, observed)
+        return total.through(about.by_z) + restraint_quadratic(self.space, self.restraints, z)
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
         """The exact Hessian of the loss times v (n,)."""
@@ -126,16 +130,10 @@ class ImageProblem:
     def _tile_loss(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Tensor:
         return self.noise.loss(self.expected(z, pixels), observed, self.observation.variance(pixels)).sum()
 
-    def _tile_quadratic(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Quadratic:
-        def expected(at: Tensor) -> tuple[Tensor, Tensor]:
-            value = self.expected(at, pixels)
-            return value, value
-
-        readout = self.observation.variance(pixels)
-        jacobian, mu = torch.func.jacfwd(expected, has_aux=True)(z)  # (P, n), (P,)
-        slope, information = self.noise.slope(mu, observed, readout), self.noise.information(mu, observed, readout)
-        return Quadratic(
-            self.noise.loss(mu, observed, readout).sum(),
-            slope @ jacobian,
-            jacobian.T @ (information[:, None] * jacobian),
-        )
+    def _tile_quadratic(self, about: Tangent, pixels: Pixels, observed: Tensor) -> Quadratic:
+        """By the numbers of a tangent."""
+        mu, slopes = about.slopes(pixels)
+        given = (mu, observed, self.observation.variance(pixels))
+        gradient = slopes @ self.noise.slope(*given)
+        weighted = slopes.mul_(torch.sqrt(self.noise.information(*given)))
+        return Quadratic(self.noise.loss(*given).sum(), gradient, weighted @ weighted.T)

@@ -16,6 +16,10 @@ class Quadratic(NamedTuple):
     def __add__(self, other: "Quadratic") -> "Quadratic":  # type: ignore[override]
         return Quadratic(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
+    def through(self, jacobian: Tensor) -> "Quadratic":
+        """As a function of other numbers (m,), by which those it has change as the Jacobian (n, m) says."""
+        return Quadratic(self.value, self.gradient @ jacobian, jacobian.T @ self.curvature @ jacobian)
+
     @classmethod
     def zero(cls, like: Tensor) -> "Quadratic":
         """Nothing yet, for a z like (n,)."""

@@ -1,0 +1,71 @@
+"""The image's derivatives by z, as a product of what pixels do and what parameters do."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from refine.model.crystal import Mosaic
+from refine.model.forward import Interference, expected_photons, paths
+from refine.model.levers import Levers, photons_and_slopes
+from refine.model.pixels import Pixels
+from refine.parameters.jacobian import jacobian
+from refine.parameters.parameter import Model
+from refine.parameters.space import ParameterSpace
+from refine.physics.fused import Execution, FusedSum
+
+
+class Tangent(NamedTuple):
+    """The image about some z: `slopes` gives the expected photons (P,) of P pixels and their derivatives (m, P) by m
+    numbers, `by_z` (m, n) is the derivatives of the numbers by z."""
+
+    slopes: Callable[[Pixels], tuple[Tensor, Tensor]]
+    by_z: Tensor
+
+    def photons_and_jacobian(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """Expected photons (P,) and their Jacobian (P, n)."""
+        photons, slopes = self.slopes(pixels)
+        return photons, slopes.T @ self.by_z
+
+
+def tangent(space: ParameterSpace, z: Tensor, interference: Interference) -> Tangent:
+    """By the levers of the image, where z (n,) acts through nothing else; else by forward mode through all of it, for
+    which the numbers are z itself."""
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        model = space.to_model(at)
+    if isinstance(interference, FusedSum) and isinstance(model.crystal.mosaic, Mosaic) and _paths_held(model):
+        return _by_levers(model, at, interference.how)
+
+    def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
+        def expected(at: Tensor) -> tuple[Tensor, Tensor]:
+            photons = expected_photons(*space.to_model(at), pixels, interference)
+            return photons, photons
+
+        found, photons = torch.func.jacfwd(expected, has_aux=True)(z)
+        return photons, found.T
+
+    return Tangent(slopes, torch.eye(len(z)).to(z))
+
+
+def _paths_held(model: Model) -> bool:
+    """Whether the paths of the photons carry no derivative, though the model does."""
+    panel = model.experiment.detector.panels
+    corner = torch.zeros_like(model.experiment.scale.detach()).reshape(1)
+    pixel = Pixels(corner, corner, None if panel is None else corner.long())
+    with torch.enable_grad():
+        return not any(part.requires_grad for part in paths(model.experiment, pixel))
+
+
+def _by_levers(model: Model, z: Tensor, how: Execution) -> Tangent:
+    """`model` carries the derivatives of z."""
+    with torch.enable_grad():
+        parts = {name: jacobian(part, z) for name, part in Levers.of(*model)._asdict().items()}
+    moving = frozenset(name for name, part in parts.items() if bool((part != 0).any()))
+
+    def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return photons_and_slopes(*model, pixels, moving, how)
+
+    return Tangent(slopes, torch.cat([z.new_zeros(0, len(z)), *(parts[k] for k in Levers._fields if k in moving)]))
