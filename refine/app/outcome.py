@@ -69,7 +69,7 @@ def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, imag
     `image` (P,) is the expected one, where it is known."""
     space, z = problem.space, solution.z
     inverse, undetermined = _covariance(problem, solution)
-    moved = torch.func.jacfwd(space.physical)(z)
+    moved = space.rates(z)
     moved = torch.where(torch.linalg.vector_norm(moved, dim=1, keepdim=True) > FIXED, moved, 0.0)
     spread = moved @ inverse @ moved.T
     lost = (moved.abs() @ undetermined.to(z)) > 0

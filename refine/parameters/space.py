@@ -11,6 +11,7 @@ from refine.errors import InputError
 from refine.model.crystal import Crystal
 from refine.model.experiment import Experiment
 from refine.parameters import catalogue
+from refine.parameters.jacobian import jacobian
 from refine.parameters.parameter import Model, Parameter
 
 
@@ -97,10 +98,17 @@ class ParameterSpace:
             ]
         )
 
+    def rates(self, z: Tensor) -> Tensor:
+        """Derivatives (len(names), n) of the physical values by z."""
+        with torch.enable_grad():
+            parts = [part.detach().requires_grad_() for part in self.split(z)]
+            blocks = [jacobian(p.read(part), part) for p, part in zip(self.parameters, parts, strict=True)]
+        return torch.block_diag(*blocks)
+
     def covariance(self, z: Tensor, covariance: Tensor) -> Tensor:
         """Covariance of the physical values from that of z (n, n), to first order."""
-        jacobian = torch.func.jacfwd(self.physical)(z)
-        return jacobian @ covariance @ jacobian.T
+        rates = self.rates(z)
+        return rates @ covariance @ rates.T
 
     def admits(self, z: Tensor) -> bool:
         """Whether every physical value at z is a number within its parameter's limits."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from refine.parameters.jacobian import jacobian
 from refine.parameters.space import ParameterSpace
 from refine.physics.mosaic import step_rotations
 from refine.physics.scattering import rays, scattering_vectors
@@ -64,8 +65,11 @@ class CentroidProblem:
         self.counts.jacobians += 1
         if not self.space.admits(z):
             return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
-        residuals, jacobian = self.residuals(z), torch.func.jacfwd(self.residuals)(z)
-        return Quadratic(residuals @ residuals / 2, residuals @ jacobian, jacobian.T @ jacobian)
+        at = z.detach().requires_grad_()
+        rates = jacobian(self.space.to_model(at).crystal.real_space, at).reshape(3, 3, -1)
+        residuals = self.residuals(z)
+        columns = (self.weights[..., None] * torch.einsum("jcn,cs->jsn", rates, self.scattering)).flatten(0, 1)
+        return Quadratic(residuals @ residuals / 2, residuals @ columns, columns.T @ columns)
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
         """The Hessian times v (n,)."""

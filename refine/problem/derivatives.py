@@ -162,7 +162,7 @@ def _bends(model: ModelImage, found: list[Direction]) -> list[Tensor | None]:
 def directions(space: ParameterSpace) -> list[Direction]:
     """One direction a physical value that can move, tied ones together."""
     zero = space.zero()
-    jacobian, values = torch.func.jacfwd(space.physical)(zero), space.physical(zero)
+    jacobian, values = space.rates(zero), space.physical(zero)
     found: list[Direction] = []
     place, row = 0, 0
     for parameter in space.parameters:

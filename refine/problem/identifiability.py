@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.parameters.jacobian import jacobian
 from refine.parameters.space import ParameterSpace
 from refine.problem.quadratic import SINGULAR, Spectrum, spectrum
 
@@ -27,11 +28,10 @@ def require_identifiable(space: ParameterSpace) -> None:
     if len(coordinates) < 2:
         return
 
-    def frame(z: Tensor) -> Tensor:
-        found = space.to_model(z).experiment.detector.frame()
-        return torch.cat([found.origin / space.start.experiment.detector.distance, found.fast, found.slow])
-
-    columns = torch.func.jacfwd(frame)(space.zero())[:, [i for i, _ in coordinates]]
+    z = space.zero().requires_grad_()
+    found = space.to_model(z).experiment.detector.frame()
+    frame = torch.cat([found.origin / space.start.experiment.detector.distance, found.fast, found.slow])
+    columns = jacobian(frame, z)[:, [i for i, _ in coordinates]]
     norms = torch.linalg.vector_norm(columns, dim=0)
     _, values, vectors = torch.linalg.svd(columns / norms.clamp_min(1e-300), full_matrices=True)
     rank = int((values > SAME * values[0]).sum())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.parameters.jacobian import jacobian
 from refine.parameters.space import ParameterSpace
 from refine.problem.quadratic import Quadratic
 
@@ -34,10 +35,9 @@ def restraint_quadratic(space: ParameterSpace, restraints: tuple[Restraint, ...]
     """Their value, gradient and Gauss-Newton curvature at z."""
     if not restraints:
         return Quadratic.zero(z)
-
-    def residuals(at: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
         value = restraint_residuals(space, restraints, at)
-        return value, value
-
-    jacobian, value = torch.func.jacfwd(residuals, has_aux=True)(z)
-    return Quadratic(value @ value / 2, value @ jacobian, jacobian.T @ jacobian)
+        rates = jacobian(value, at)
+    value = value.detach()
+    return Quadratic(value @ value / 2, value @ rates, rates.T @ rates)
