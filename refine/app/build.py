@@ -51,7 +51,8 @@ FAR_CELL = 0.1  # relative difference above which a cell and a matrix beside it 
 @dataclass(frozen=True)
 class Setup:
     """A run made ready: the starting model, its misset angles (3,) as given, the way to compute it, what was noticed
-    on the way, and the pixels (slow, fast) or (panels, slow, fast) bool that are computed and compared."""
+    on the way, the pixels (slow, fast) or (panels, slow, fast) bool that are computed and compared, and the DIALS
+    experiment whose detector it is, None where the keys alone describe it."""
 
     crystal: Crystal
     experiment: Experiment
@@ -59,6 +60,7 @@ class Setup:
     interference: Interference
     notes: tuple[str, ...]
     region: np.ndarray
+    source: DialsExperiment | None
 
 
 def choose_device(name: str) -> torch.device:
@@ -105,7 +107,8 @@ def build_model(config: Config) -> Setup:
     like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
     crystal = _crystal(config, like)
     factors, note = _structure_factors(config, like)
-    detector = build_detector(config, crystal)
+    source = _source(config)
+    detector = build_detector(config, crystal, source)
     experiment = Experiment(
         beam=build_beam(config, like),
         detector=detector,
@@ -117,8 +120,9 @@ def build_model(config: Config) -> Setup:
     overlap = _overlap(crystal, experiment)
     interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
-    notes = (note, *overlap, *lost_parallax(config.detector), *remarks)
-    return Setup(crystal, experiment, misset_deg, interference, notes, _region(config, detector))
+    notes = (note, *overlap, *lost_parallax(config.detector, source), *remarks)
+    region = _region(config, detector, source)
+    return Setup(crystal, experiment, misset_deg, interference, notes, region, source)
 
 
 def build_space(config: Config, setup: Setup) -> ParameterSpace:
@@ -267,20 +271,19 @@ def _background(config: Config, detector: Detector) -> Background:
     return replace(plane, image=torch.from_numpy(values).to(like))
 
 
-def dials_detector(config: Config) -> DialsExperiment | None:
-    """The experiment whose detector it is, None where the keys alone describe it. Raises InputError."""
+def _source(config: Config) -> DialsExperiment | None:
     detector = config.detector
     return None if detector.file is None else read_experiment(detector.file, detector.index)
 
 
-def _region(config: Config, detector: Detector) -> np.ndarray:
+def _region(config: Config, detector: Detector, source: DialsExperiment | None) -> np.ndarray:
     """Pixels within detector.roi, on every panel, detector.mask and the trusted areas of a DIALS file. Raises
     InputError."""
     given, shape = config.detector, detector.shape
     chosen = np.zeros(shape, dtype=np.bool_)
     (top, bottom), (left, right) = (given.roi.slow or (0, given.size[0] - 1), given.roi.fast or (0, given.size[1] - 1))
     chosen[..., top : bottom + 1, left : right + 1] = True
-    if (source := dials_detector(config)) is not None:
+    if source is not None:
         chosen &= unmasked(source, given.size).reshape(shape)
     return chosen if given.mask is None else chosen & read_mask(given.mask, shape)
 
@@ -299,7 +302,7 @@ def _observation(config: Config, setup: Setup) -> Observation:
     path, given, experiment = image_file(config), config.detector, setup.experiment
     shape = experiment.detector.shape
     raw = read_image(path, shape)
-    trusted = raw.valid & setup.region & _counted_right(config, raw.values)
+    trusted = raw.valid & setup.region & _counted_right(config.detector.saturation, setup.source, raw.values)
     mask = config.images[0].mask
     if mask is not None:
         trusted &= read_mask(mask, shape)
@@ -314,9 +317,8 @@ def _observation(config: Config, setup: Setup) -> Observation:
     )
 
 
-def _counted_right(config: Config, counts: np.ndarray) -> np.ndarray:
+def _counted_right(saturation: float | None, source: DialsExperiment | None, counts: np.ndarray) -> np.ndarray:
     """Pixels whose counts (ADU) are below detector.saturation and in the trusted range of a DIALS file."""
-    saturation, source = config.detector.saturation, dials_detector(config)
     right = np.ones(counts.shape, dtype=np.bool_) if saturation is None else counts < saturation
     if source is None:
         return right

@@ -11,7 +11,7 @@ from refine.app.config_instrument import MOST_PIXELS, MOST_SUBPIXELS, Thickness
 from refine.app.dials import panel_set
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
-from refine.io.experiments import read_experiment
+from refine.io.experiments import DialsExperiment
 from refine.model.beam import Beam, GaussianBeam
 from refine.model.conventions import CONVENTIONS, Convention
 from refine.model.crystal import Crystal
@@ -91,10 +91,11 @@ def _require_near(path: Path, wavelengths: Tensor, middle: float) -> None:
         )
 
 
-def build_detector(config: Config, crystal: Crystal) -> Detector:
-    """The detector at the start; how finely `auto` oversamples follows from the crystal's size. Raises InputError."""
+def build_detector(config: Config, crystal: Crystal, source: DialsExperiment | None) -> Detector:
+    """The detector at the start, with the panels of `source` where the keys describe one of many; how finely `auto`
+    oversamples follows from the crystal's size. Raises InputError."""
     given, axes, like = config.detector, lab_axes(config), crystal.cell
-    panels = None if given.file is None else panel_set(read_experiment(given.file, given.index), like)
+    panels = None if source is None else panel_set(source, like)
     if panels is not None and given.curved:
         raise InputError(f"key 'detector.curved' is true; accepted: false for the many panels of {given.file}")
     if panels is not None and panels.origins.shape[1] * given.size[0] * given.size[1] > MOST_PIXELS:

@@ -42,8 +42,10 @@ def completed(data: dict[str, Any], directory: Path) -> dict[str, Any]:
     exposure, and the beam where there is no detector.file (its cell and orientation are read with the crystal).
     Raises InputError.
     """
-    detector = _named(_at(data, "detector"), "file", directory)
-    crystal = _named(_at(data, "crystal", "orientation"), "expt", directory)
+    sections = ((_at(data, "detector"), "file"), (_at(data, "crystal", "orientation"), "expt"))
+    wanted = [_named(section, key, directory) for section, key in sections]
+    read = {place: read_experiment(*place) for place in wanted if place is not None}
+    detector, crystal = (None if place is None else read[place] for place in wanted)
     supplied: dict[str, Any] = {}
     if (source := detector or crystal) is not None:
         supplied["beam"] = _beam_keys(source)
@@ -91,15 +93,15 @@ def trusted_ranges(experiment: DialsExperiment) -> tuple[Array, Array]:
     return low, high
 
 
-def lost_parallax(keys: DetectorKeys) -> tuple[str, ...]:
+def lost_parallax(keys: DetectorKeys, source: DialsExperiment | None) -> tuple[str, ...]:
     """A note where the file asks for a parallax correction whose sensor it does not describe."""
-    if keys.file is None or keys.thickness.um > 0:
+    if source is None or keys.thickness.um > 0:
         return ()
-    if not any(panel.parallax and panel.mu * panel.thickness <= 0 for panel in _panels(keys)):
+    if not any(panel.parallax and panel.mu * panel.thickness <= 0 for panel in source.panels):
         return ()
     return (
-        f"{keys.file} asks for the parallax of a sensor whose thickness and mu it does not give: none is applied; give"
-        " detector.thickness: {um: , attenuation_um: , parallax: dials}",
+        f"{source.path} asks for the parallax of a sensor whose thickness and mu it does not give: none is applied;"
+        " give detector.thickness: {um: , attenuation_um: , parallax: dials}",
     )
 
 
@@ -117,18 +119,13 @@ def _placement(origin: Array, fast: Array, slow: Array) -> Array:
     return placed
 
 
-def _panels(keys: DetectorKeys) -> tuple[Panel, ...]:
-    assert keys.file is not None
-    return read_experiment(keys.file, keys.index).panels
-
-
-def _named(section: Any, key: str, directory: Path) -> DialsExperiment | None:
-    """The experiment that a section of plain values names; None where it names none, or wrongly."""
+def _named(section: Any, key: str, directory: Path) -> tuple[Path, int] | None:
+    """File and number of the experiment that a section of plain values names; None where it names none, or wrongly."""
     if not isinstance(section, dict) or not isinstance(section.get(key), str) or not section[key]:
         return None
     index = section.get("index", 0)
     sound = isinstance(index, int) and not isinstance(index, bool) and index >= 0
-    return read_experiment(directory / section[key], index if sound else 0)
+    return directory / section[key], index if sound else 0
 
 
 def _at(data: Any, *path: str) -> Any:
