@@ -21,6 +21,7 @@ from refine.io.reading import guarded, read_content
 Vector = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]
 RIGHT_ANGLE = 1e-3  # cosine below which two axes are at right angles
+_LARGEST = 1e100  # number that can be calculated with
 _PARALLAX, _SIMPLE = "ParallaxCorrectedPxMmStrategy", "SimplePxMmStrategy"
 
 
@@ -94,7 +95,8 @@ class DialsRotation:
 
 @dataclass(frozen=True)
 class DialsExperiment:
-    """One experiment of a file: its models, the whole document and its place in it. rotation is None for a still."""
+    """One experiment of a file: its models, the whole document and its place in it. rotation is None for a still;
+    identifier, by which reflection tables know the experiment, in files of old versions."""
 
     path: Path
     document: dict[str, Any]
@@ -103,6 +105,7 @@ class DialsExperiment:
     panels: tuple[Panel, ...]
     crystal: DialsCrystal | None
     rotation: DialsRotation | None
+    identifier: str | None
 
     def required_crystal(self) -> DialsCrystal:
         """The crystal. Raises InputError where the experiment has none."""
@@ -140,7 +143,9 @@ def _read(path: Path, document: dict[str, Any], index: int) -> DialsExperiment:
     rotation = _rotation(models["goniometer"], models["scan"])
     panels = tuple(_panels(detector))
     found = None if crystal is None else _crystal(crystal)
-    return DialsExperiment(path, document, index, _beam(beam), panels, found, rotation)
+    named = experiments[index].get("identifier")
+    identifier = None if named is None else named.text() or None
+    return DialsExperiment(path, document, index, _beam(beam), panels, found, rotation, identifier)
 
 
 _KINDS = ("beam", "detector", "goniometer", "scan", "crystal")
@@ -193,6 +198,11 @@ class _Entry:
             raise self.wrong("a finite number" + (f" above {above:g}" if np.isfinite(above) else ""))
         return float(self.value)
 
+    def text(self) -> str:
+        if not isinstance(self.value, str):
+            raise self.wrong("text")
+        return self.value
+
     def whole(self) -> int:
         if not isinstance(self.value, int) or isinstance(self.value, bool) or self.value < 0:
             raise self.wrong("a whole number, at least 0")
@@ -200,7 +210,7 @@ class _Entry:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _document(path: Path) -> dict[str, Any]:
@@ -243,7 +253,7 @@ def _crystal(entry: _Entry) -> DialsCrystal:
         raise entry["real_space_a"].wrong("vectors a, b, c of a right-handed cell, in Å")
     symbol = entry["space_group_hall_symbol"]
     with guarded(entry.path, f"a space group at key '{symbol.key}'"):
-        group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(symbol.value))
+        group = gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(symbol.text()))
     if group is None:
         raise symbol.wrong("the Hall symbol of a space group in a usual setting")
     return DialsCrystal(axes, group.xhm())

@@ -3,13 +3,19 @@
 import bz2
 import gzip
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from refine.errors import InputError
 
-_UNPACKERS = {b"\x1f\x8b": ("gzip", gzip.decompress), b"BZh": ("bzip2", bz2.decompress)}
+MOST_BYTES = 1 << 31  # of a file's content, unpacked; the largest images have a third of it
+_OPENERS: dict[bytes, tuple[str, Callable[[Path, str], Any]]] = {
+    b"\x1f\x8b": ("gzip data", gzip.open),
+    b"BZh": ("bzip2 data", bz2.open),
+    b"": ("a file", open),
+}
 
 
 @contextmanager
@@ -42,12 +48,12 @@ def read_head(path: Path, size: int = 16) -> bytes:
 
 
 def read_content(path: Path) -> bytes:
-    """The bytes of `path`, gzip and bzip2 (recognised by content) unpacked; raises InputError."""
+    """The bytes of `path`, gzip and bzip2 (recognised by content) unpacked; raises InputError, also for more than
+    `MOST_BYTES` of them."""
     head = read_head(path)
-    with guarded(path, "a file"):
-        content = path.read_bytes()
-    for magic, (kind, unpack) in _UNPACKERS.items():
-        if head.startswith(magic):
-            with guarded(path, f"{kind} data"):
-                return unpack(content)
+    kind, opened = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
+    with guarded(path, kind), opened(path, "rb") as stream:
+        content: bytes = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: holds more than {MOST_BYTES} bytes; accepted: up to that, so is it the right file?")
     return content

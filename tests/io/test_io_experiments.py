@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from expt import REAL_SPACE, document, panel, tiles, written
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -117,6 +117,7 @@ def test_goniometer_of_several_axes(tmp_path):
         (("crystal", 0, "real_space_b"), [1, 2, float("nan")], "key 'crystal.0.real_space_b'"),
         (("crystal", 0, "real_space_a"), [0, 0, 0], "right-handed"),
         (("crystal", 0, "space_group_hall_symbol"), "Q 9", "crystal.0.space_group_hall_symbol"),
+        (("experiment", 0, "identifier"), 7, "key 'experiment.0.identifier' is 7; accepted: text"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, place, value, said):
@@ -130,6 +131,46 @@ def test_what_is_wrong_is_named(tmp_path, place, value, said):
         read(tmp_path, content)
     assert "x.expt" in str(caught.value)
     assert said in str(caught.value)
+
+
+def whole():
+    """A rotation and two panels in a group."""
+    content = nested()
+    content["experiment"][0] |= {"goniometer": 0, "scan": 0}
+    scan = {"image_range": [3, 12], "properties": {"oscillation": [10.0, 10.5], "oscillation_width": [0.5, 0.5]}}
+    return content | {"goniometer": [copy.deepcopy(GONIOMETER)], "scan": [scan]}
+
+
+def places(value, path=()):
+    """The paths of everything inside a document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+JSON = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.integers(), max_size=3)
+)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(list(places(whole()))), JSON)
+def test_any_other_value_is_read_or_named(tmp_path, place, value):
+    content = whole()
+    *path, last = place
+    inside = content
+    for part in path:
+        inside = inside[part]
+    inside[last] = value
+    file = written(tmp_path / "x.expt", content)
+    try:
+        found = read_experiment(file)
+    except InputError as error:
+        assert "key '" in str(error).partition("x.expt: ")[2]  # noqa: PT017
+        return
+    assert found.beam.wavelength > 0
+    assert found.identifier is None or found.identifier
 
 
 @given(st.integers(0, len(TEXT) - 1))

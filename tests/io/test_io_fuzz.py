@@ -9,17 +9,20 @@ import pytest
 from expt import document, tiles, written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refl import table
+from refl import written as table_written
 
 from refine.errors import InputError
 from refine.io.beams import read_source_list, read_spectrum
 from refine.io.experiments import DialsExperiment, read_experiment
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import RawImage, read_image, write_image
+from refine.io.reflection_tables import Spots, read_spots
 from refine.io.reflections import ReflectionList, read_structure_factors
 
 IMAGE = np.random.default_rng(1).integers(0, 70000, (6, 9)).astype(float)
 KINDS = [".npz", ".npy", ".cbf", ".img", ".h5", ".bin", ".cbf.gz", ".img.bz2", ".mtz", ".hkl", ".hkl.gz", ".mat",
-         ".spectrum", ".sources", ".expt"]  # fmt: skip
+         ".spectrum", ".sources", ".expt", ".refl"]  # fmt: skip
 MATRIX = "0.02 0 0\n0 0.025 0\n0 0 0.02\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n50 40 50 90 90 90\n0 0 0\n"
 
 
@@ -40,6 +43,7 @@ def originals(tmp_path_factory):
     (folder / "x.spectrum").write_text("# Å, weight\n0.98 1\n1.02 2.5\n")
     (folder / "x.sources").write_text("-10 0 0\n-10 0 0.1 2\n-10 0.1 0 3 1.1e-10\n")
     written(folder / "x.expt", document(tiles(1, 2)))
+    table_written(folder / "x.refl", table())
     content = {suffix: (folder / f"x{suffix}").read_bytes() for suffix in KINDS if suffix.count(".") == 1}
     content |= {".cbf.gz": gzip.compress(content[".cbf"]), ".img.bz2": bz2.compress(content[".img"])}
     return content | {".hkl.gz": gzip.compress(content[".hkl"])}
@@ -50,6 +54,8 @@ def read(path):
         return np.column_stack(read_spectrum(path) if path.suffix == ".spectrum" else read_source_list(path, 1.0))
     if path.suffix == ".expt":
         return read_experiment(path)
+    if path.suffix == ".refl":
+        return read_spots(path, "one")
     if path.suffix == ".mat":
         return read_mosflm_matrix(path, 1.0)
     return read_structure_factors(path) if ".hkl" in path.name or ".mtz" in path.name else read_image(path, (6, 9))
@@ -62,6 +68,10 @@ def check(result):
     elif isinstance(result, DialsExperiment):
         assert result.beam.wavelength > 0
         assert all(np.isfinite([*panel.origin, *panel.fast, *panel.slow]).all() for panel in result.panels)
+    elif isinstance(result, Spots):
+        assert result.hkl.shape == (len(result.panel), 3)
+        assert np.all(np.isfinite(result.xy))
+        assert np.all(result.panel >= 0)
     elif isinstance(result, ReflectionList):
         assert result.hkl.shape == (len(result.amplitude), 3)
         assert np.all(np.isfinite(result.amplitude))

@@ -1,5 +1,6 @@
 """Beamline images and calculated amplitudes of real crystals, where they are at hand."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -7,9 +8,12 @@ import fabio
 import gemmi
 import numpy as np
 import pytest
+import yaml
 
 from refine.errors import InputError
+from refine.io.experiments import read_experiment
 from refine.io.images import read_image
+from refine.io.reflection_tables import read_spots
 from refine.io.reflections import read_structure_factors, to_grid
 
 REAL = Path(os.environ.get("REFINE_REAL_DATA", Path(__file__).parents[3] / "shared" / "real"))
@@ -28,6 +32,23 @@ def test_pilatus_image_agrees_with_fabio():
 def test_full_imgcbf_is_explained():
     with pytest.raises(InputError, match="full imgCBF"):
         read_image(next(REAL.glob("thermolysin_idx*/*.cbf.bz2")))
+
+
+@pytest.mark.parametrize("path", sorted(REAL.glob("*/dials_indexed.refl")), ids=lambda path: path.parent.name)
+def test_indexed_spots_are_those_of_the_plain_export(path):
+    experiment = read_experiment(path.with_name("dials_refined.expt"))
+    spots = read_spots(path, experiment.identifier)
+    with path.with_name("spots.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if row["lattice"] == "0"]
+    (crystal,) = yaml.load(path.with_name("geometry.yaml").read_text(), yaml.CSafeLoader)["crystals"][:1]
+    hkl = np.array([[int(row[name]) for name in "hkl"] for row in rows]) @ np.transpose(crystal["h_dials_from_h_here"])
+    np.testing.assert_array_equal(spots.hkl, hkl)
+    np.testing.assert_array_equal(spots.panel, [int(row["panel"]) for row in rows])
+    places = [[float(row["xobs_px"]), float(row["yobs_px"])] for row in rows]
+    np.testing.assert_allclose(spots.xy, places, atol=6e-4)  # the export is rounded
+    other = next(one for one in sorted(REAL.glob("*/dials_indexed.refl")) if one != path)
+    with pytest.raises(InputError, match=f"not of {experiment.identifier}"):
+        read_spots(other, experiment.identifier)
 
 
 def test_anomalous_mtz_agrees_with_the_text_list():
