@@ -301,7 +301,7 @@ def by_panel(key: str, value: float | tuple[float, ...], shape: tuple[int, ...])
 def _observation(config: Config, setup: Setup) -> Observation:
     path, given, experiment = image_file(config), config.detector, setup.experiment
     shape = experiment.detector.shape
-    raw = read_image(path, shape)
+    raw = read_image(path, shape, config.images[0].frame)
     trusted = raw.valid & setup.region & _counted_right(config.detector.saturation, setup.source, raw.values)
     mask = config.images[0].mask
     if mask is not None:

@@ -24,6 +24,9 @@ class Image(Section):
 
     file: FileName = Field(description="image file, relative to the configuration; a glob is kept as given")
     mask: FileName | None = Field(default=None, description="file of the image's shape, nonzero = use the pixel")
+    frame: Count | None = Field(
+        default=None, description="number in a file of many, from 1, over all data files of a master [frames]"
+    )
 
 
 class StructureFactors(Section):

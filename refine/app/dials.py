@@ -159,10 +159,14 @@ def _crystal_keys(experiment: DialsExperiment, data: dict[str, Any]) -> dict[str
 
 
 def _image_number(experiment: DialsExperiment, data: dict[str, Any]) -> int:
-    """Which image of a scan the configuration's is, by the number in its file name; the first where it has none."""
+    """Which image of a scan the configuration's is, by its frame or the number in its file name; the first where it
+    has none."""
     rotation, images = experiment.rotation, data.get("images")
     assert rotation is not None
-    name = _at(images[0], "file") if isinstance(images, list) and images else None
+    image = images[0] if isinstance(images, list) and images else None
+    name, frame = _at(image, "file"), _at(image, "frame")
+    if isinstance(frame, int) and rotation.first <= frame <= rotation.last:
+        return frame
     if rotation.first == rotation.last or not isinstance(name, str):
         return rotation.first
     numbers = [int(digits) for digits in re.findall(r"\d+", Path(name).name)]

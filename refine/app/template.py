@@ -11,6 +11,7 @@ title: {title}
 images:
   - file: {image}
     #mask: null                     # file of the image's shape, nonzero = use the pixel
+    #frame: null                    # number, from 1, in an HDF5 file of many
 
 beam:
   wavelength: {wavelength}  # Å

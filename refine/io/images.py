@@ -9,25 +9,22 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
 from refine.io.atomic import write_bytes
+from refine.io.hdf5_images import HDF5_MAGIC, frame_number, read_frame
 from refine.io.image_writers import CBF_BINARY_START, WRITERS, md5
 from refine.io.reading import guarded, read_content, read_head
-
-if TYPE_CHECKING:
-    import h5py
 
 Shape = tuple[int, ...]
 
 _ACCEPTED = (
     ".npz, .npy, .bin (raw float32), .cbf, .img (SMV), .tif or .h5/.nxs; .cbf, .img and .tif also as .gz or .bz2"
 )
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _CBF_SECTION = re.compile(rb"--CIF-BINARY-FORMAT-SECTION--\r?\n")
 _CBF_TYPES = {f"{sign} {bits}-bit integer": f"{sign[0].replace('s', 'i')}{bits // 8}"
               for sign in ("signed", "unsigned") for bits in (8, 16, 32, 64)}  # fmt: skip
@@ -35,9 +32,7 @@ _SMV_TYPES = {
     "unsigned char": "u1", "signed char": "i1", "unsigned short": "u2", "short": "i2", "signed short": "i2",
     "unsigned long": "u4", "long": "i4", "signed long": "i4", "float": "f4", "float IEEE": "f4", "double": "f8",
 }  # fmt: skip
-_HDF5_NAMES = ("image", "entry/data/data", "entry/data/data_000001")
 _STACKED = (".npz", ".npy", ".bin", ".h5")
-_HDF5_MASK = "entry/instrument/detector/pixel_mask"
 
 
 @dataclass(frozen=True)
@@ -57,22 +52,23 @@ class RawImage:
 class _Pixels(NamedTuple):
     array: NDArray[Any]
     format: str
-    masked: NDArray[Any] | None = None
+    masked: NDArray[np.bool_] | None = None
 
 
-def read_image(path: str | Path, shape: Shape | None = None) -> RawImage:
+def read_image(path: str | Path, shape: Shape | None = None, frame: int | None = None) -> RawImage:
     """Read one detector image.
 
     `shape` is (slow, fast) in pixels, (panels, slow, fast) for a stack of panels, or None for an image whose file says
     its size; raw `.bin` files need it. A stack is npz (key 'image', or the only array of three dimensions), npy, raw or
-    HDF5.
+    HDF5. `frame` counts from 1 and chooses one of a file of many (HDF5, npz, npy); None takes the only one there is.
     In integer images -1 and -2 (unless lower values show that the counts are signed), the type's lowest value,
-    and the all-ones value of unsigned types of 16 bits and more are not valid. Raises InputError.
+    and the all-ones value of unsigned types of 16 bits and more are not valid; nor are the pixels of an HDF5 file's
+    mask, and those above the saturation value of HDF5 or the Count_cutoff of miniCBF. Raises InputError.
     """
-    pixels = _load(Path(path), shape, ("image",))
+    pixels = _load(Path(path), shape, ("image",), frame)
     valid = _validity(pixels.array)
-    if pixels.masked is not None and pixels.masked.shape == valid.shape:
-        valid &= pixels.masked == 0
+    if pixels.masked is not None:
+        valid &= ~pixels.masked.reshape(valid.shape)
     note = f"{pixels.format}, {_sized(valid.shape)} {pixels.array.dtype}, {np.sum(~valid)} pixels marked bad"
     return RawImage(pixels.array.astype(np.float64), valid, note)
 
@@ -111,11 +107,14 @@ def write_image(path: str | Path, image: NDArray[Any], header: Mapping[str, str 
     write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
-    pixels = _read_any(path, shape, keys)
-    if not isinstance(pixels.array, np.ndarray):
-        raise InputError(f"{path}: holds no image")
-    array = _as_image(path, pixels.array, 2 if shape is None else len(shape))
+def _load(path: Path, shape: Shape | None, keys: tuple[str, ...], frame: int | None = None) -> _Pixels:
+    dims = 2 if shape is None else len(shape)
+    if read_head(path).startswith(HDF5_MAGIC):
+        found = read_frame(path, dims, frame)
+        pixels = _Pixels(found.array, f"HDF5 dataset {found.name}", found.masked)
+    else:
+        pixels = _chosen(path, _read_any(path, shape, keys), dims, frame)
+    array = _as_image(path, pixels.array, dims)
     if shape is not None and array.shape != tuple(shape):
         place = "detector.size" if len(shape) == 2 else "the detector"
         raise InputError(
@@ -132,10 +131,18 @@ def _sized(shape: Shape) -> str:
     return f"{_by(shape)} ({'slow x fast' if len(shape) == 2 else 'panels x slow x fast'})"
 
 
+def _chosen(path: Path, pixels: _Pixels, dims: int, frame: int | None) -> _Pixels:
+    """The frame that was asked for, of a stack of frames."""
+    if not isinstance(pixels.array, np.ndarray):
+        raise InputError(f"{path}: holds no image")
+    if frame is None:
+        return pixels
+    stack = pixels.array.reshape(-1, *pixels.array.shape[-dims:]) if pixels.array.ndim >= dims else pixels.array[None]
+    return pixels._replace(array=stack[frame_number(path, len(stack), frame)])
+
+
 def _read_any(path: Path, shape: Shape | None, keys: tuple[str, ...]) -> _Pixels:
     dims = 2 if shape is None else len(shape)
-    if read_head(path).startswith(_HDF5_MAGIC):
-        return _read_hdf5(path, dims)
     content = path.read_bytes() if path.suffix.lower() == ".bin" else read_content(path)
     if path.suffix.lower() == ".bin":
         return _read_raw(path, content, shape)
@@ -159,7 +166,7 @@ def _as_image(path: str | Path, array: NDArray[Any], dims: int) -> NDArray[Any]:
     if array.ndim not in (2, dims) or array.size == 0:
         raise InputError(
             f"{path}: holds an array of shape {array.shape}; accepted is one image of (slow, fast) pixels: "
-            "cut a single frame out of a stack"
+            "of a stack, give images.0.frame"
         )
     return array
 
@@ -233,7 +240,9 @@ def _read_cbf(path: Path, content: bytes) -> _Pixels:
         raw = content[start + 4 : start + 4 + int(_field(header, "X-Binary-Size"))]
         _check_cbf(path, header, raw)
         dtype = _CBF_TYPES[_field(header, "X-Binary-Element-Type")]
-        return _Pixels(_byte_offset(raw, _pixel_count(size)).astype(dtype).reshape(size), "CBF")
+        array = _byte_offset(raw, _pixel_count(size)).astype(dtype).reshape(size)
+        cutoff = re.search(r"# *Count_cutoff\s+(\d{1,18})\b", header)
+        return _Pixels(array, "CBF", None if cutoff is None else array > int(cutoff[1]))
 
 
 def _check_cbf(path: Path, header: str, raw: bytes) -> None:
@@ -283,38 +292,3 @@ _READERS: dict[bytes, Callable[[Path, bytes], _Pixels]] = {
     b"II*\0": _read_tiff,
     b"MM\0*": _read_tiff,
 }
-
-
-def _read_hdf5(path: Path, dims: int) -> _Pixels:
-    import h5py
-    import hdf5plugin  # noqa: F401  (registers the compression filters of Eiger files)
-
-    with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
-        dataset = _hdf5_dataset(path, file, dims)
-        if int(np.prod(dataset.shape[:-dims])) != 1:
-            raise InputError(
-                f"{path}: dataset {dataset.name} has shape {dataset.shape}; accepted is one frame of (slow, fast) "
-                "pixels: cut a single frame out"
-            )
-        mask = file.get(_HDF5_MASK)
-        masked = np.asarray(mask[()]) if isinstance(mask, h5py.Dataset) else None
-        return _Pixels(np.asarray(dataset[()]), f"HDF5 dataset {dataset.name}", masked)
-
-
-def _hdf5_dataset(path: Path, file: "h5py.File", dims: int) -> "h5py.Dataset":
-    import h5py
-
-    for name in _HDF5_NAMES:
-        if isinstance(dataset := file.get(name), h5py.Dataset):
-            return dataset
-        if dataset is None and isinstance(link := file.get(name, getlink=True), h5py.ExternalLink):
-            raise InputError(
-                f"{path}: its pixels are in {link.filename}, which cannot be opened; put it beside this file"
-            )
-    found: dict[str, h5py.Dataset] = {}
-    file.visititems(lambda name, node: found.update({name: node} if isinstance(node, h5py.Dataset) else {}))
-    flat = [node for node in found.values() if node.ndim == dims]
-    if len(flat) == 1:
-        return flat[0]
-    names = ", ".join(f"{name} {node.shape}" for name, node in found.items()) or "none"
-    raise InputError(f"{path}: no dataset 'image' or 'entry/data/data', nor a single {dims}-D one (found: {names})")

@@ -193,6 +193,7 @@ def test_the_scan_of_an_image_of_many(place):
     np.testing.assert_allclose(build_model(given).crystal.real_space.numpy(), REAL_SPACE @ mount.T, atol=1e-11)
     assert config(place, "images=[]").crystal.scan.phi0 == 10.0
     assert config(place, "crystal.scan={phi0: 1, osc: 2}").crystal.scan.phi0 == 1.0
+    assert config(place, "images=[{file: master.h5, frame: 9}]").crystal.scan.phi0 == 14.0
     with pytest.raises(InputError, match=r"images 1 to 20, and the name of image x_99\.cbf has no such number"):
         config(place, "images.0.file=x_99.cbf")
 

@@ -49,6 +49,14 @@ def test_image_of_another_shape(ready, capsys):
     assert "32 x 64" in said
 
 
+def test_one_frame_of_many(ready, capsys):
+    np.savez(ready / "frames.npz", image=[np.load(ready / "image.npz")["image"], np.full((64, 64), -5.0)])
+    assert main(["validate", str(ready / "config.yaml"), "images=[{file: frames.npz, frame: 1}]"]) == 0
+    assert "below zero photons" in complaint(ready, capsys, "images=[{file: frames.npz, frame: 2}]")
+    assert "has 2 frames, not one of number 3" in complaint(ready, capsys, "images=[{file: frames.npz, frame: 3}]")
+    assert "images.0.frame" in complaint(ready, capsys, "images=[{file: frames.npz}]")
+
+
 def test_image_without_the_key(ready, capsys):
     np.savez(ready / "other.npz", picture=np.zeros((64, 64)))
     said = complaint(ready, capsys, "images.0.file=other.npz")

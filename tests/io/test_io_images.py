@@ -5,10 +5,12 @@ import gzip
 
 import fabio
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 
 from refine.errors import InputError
+from refine.io.hdf5_images import frame_count
 from refine.io.images import read_image, read_mask, write_image
 
 COUNTS = np.arange(35, dtype=np.float64).reshape(5, 7) * 300
@@ -116,18 +118,91 @@ def test_mask_key(tmp_path):
     np.testing.assert_array_equal(read_mask(tmp_path / "x.npz", (2, 2)), np.eye(2, dtype=bool))
 
 
-def test_eiger_master_with_external_data_and_pixel_mask(tmp_path):
-    with h5py.File(tmp_path / "data.h5", "w") as file:
-        file["entry/data/data"] = COUNTS[None].astype(np.uint32)
-    with h5py.File(tmp_path / "master.h5", "w") as file:
-        file["entry/data/data_000001"] = h5py.ExternalLink("data.h5", "entry/data/data")
-        file["entry/instrument/detector/pixel_mask"] = np.eye(5, 7, dtype=np.uint32)
-    image = read_image(tmp_path / "master.h5", (5, 7))
+def eiger(folder, lengths=(2, 1), **detector):
+    """A master whose frames n hold COUNTS + n, bitshuffle-LZ4 in data files of so many frames."""
+    first = 1
+    with h5py.File(folder / "master.h5", "w") as master:
+        for number, length in enumerate(lengths, start=1):
+            name, key = f"x_data_{number:06}.h5", f"data_{number:06}"
+            frames = np.stack([COUNTS + n for n in range(first, first + length)]).astype(np.uint32)
+            with h5py.File(folder / name, "w") as file:
+                file.create_dataset("entry/data/data", data=frames, **hdf5plugin.Bitshuffle(cname="lz4"))
+            master[f"entry/data/{key}"] = h5py.ExternalLink(name, "entry/data/data")
+            first += length
+        for name, value in detector.items():
+            master[f"entry/instrument/detector/{name}"] = value
+    return folder / "master.h5"
+
+
+@pytest.mark.parametrize("place", ["pixel_mask", "detectorSpecific/pixel_mask"])
+def test_eiger_master_with_external_data_and_pixel_mask(tmp_path, place):
+    master = eiger(tmp_path, (1,), **{place: np.eye(5, 7, dtype=np.uint32)})
+    image = read_image(master, (5, 7))
+    np.testing.assert_array_equal(image.values, COUNTS + 1)
+    np.testing.assert_array_equal(image.valid, np.eye(5, 7) == 0)
+    (tmp_path / "x_data_000001.h5").unlink()
+    with pytest.raises(InputError, match=r"master\.h5: its pixels are in x_data_000001\.h5"):
+        read_image(master)
+
+
+def test_frames_are_counted_over_all_data_files(tmp_path):
+    master = eiger(tmp_path)
+    for frame in (1, 2, 3):
+        np.testing.assert_array_equal(read_image(master, (5, 7), frame).values, COUNTS + frame)
+    for frame in (0, 4):
+        with pytest.raises(InputError, match=rf"has 3 frames, not one of number {frame}; accepted: 1 to 3"):
+            read_image(master, (5, 7), frame)
+    with pytest.raises(InputError, match=r"master\.h5: has 3 frames; give .*images\.0\.frame: 1 to 3"):
+        read_image(master, (5, 7))
+    assert frame_count(master) == 3
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_frames_of_arrays(tmp_path, suffix):
+    stack = np.stack([COUNTS, COUNTS + 1])
+    path = tmp_path / f"x{suffix}"
+    np.save(path, stack) if suffix == ".npy" else np.savez(path, image=stack)
+    np.testing.assert_array_equal(read_image(path, (5, 7), 2).values, COUNTS + 1)
+    np.testing.assert_array_equal(read_image(path, (2, 5, 7), 1).values, stack)
+    with pytest.raises(InputError, match="has 2 frames, not one of number 3"):
+        read_image(path, (5, 7), 3)
+
+
+@pytest.mark.parametrize("name", ["saturation_value", "detectorSpecific/countrate_correction_count_cutoff"])
+def test_counts_above_the_saturation_value_are_not_valid(tmp_path, name):
+    image = read_image(eiger(tmp_path, (1,), **{name: 3001}))
+    np.testing.assert_array_equal(image.valid, image.values <= 3001)
+    assert not image.valid.all()
+
+
+def test_entries_and_detectors_of_other_names(tmp_path):
+    with h5py.File(tmp_path / "x.nxs", "w") as file:
+        file["run/data/data"], file["run/instrument/front/pixel_mask"] = COUNTS[None], np.eye(5, 7)
+        file["run"].attrs["NX_class"], file["run/instrument/front"].attrs["NX_class"] = (
+            "NXentry",
+            np.bytes_("NXdetector"),
+        )
+    image = read_image(tmp_path / "x.nxs")
     np.testing.assert_array_equal(image.values, COUNTS)
     np.testing.assert_array_equal(image.valid, np.eye(5, 7) == 0)
-    (tmp_path / "data.h5").unlink()
-    with pytest.raises(InputError, match=r"pixels are in data\.h5"):
-        read_image(tmp_path / "master.h5")
+
+
+def test_a_virtual_dataset_without_its_files_is_not_taken_for_zeros(tmp_path):
+    eiger(tmp_path)
+    layout = h5py.VirtualLayout((3, 5, 7), np.uint32)
+    layout[:2] = h5py.VirtualSource("x_data_000001.h5", "entry/data/data", (2, 5, 7))
+    layout[2:] = h5py.VirtualSource("x_data_000002.h5", "entry/data/data", (1, 5, 7))
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("entry/data/data", layout)
+    np.testing.assert_array_equal(read_image(tmp_path / "virtual.h5", frame=3).values, COUNTS + 3)
+    (tmp_path / "x_data_000002.h5").unlink()
+    with pytest.raises(InputError, match=r"pixels are in x_data_000002\.h5"):
+        read_image(tmp_path / "virtual.h5", frame=1)
+
+
+def test_counts_above_the_cutoff_of_a_minicbf_are_not_valid(tmp_path):
+    write_image(tmp_path / "x.cbf", COUNTS, {"Count_cutoff": "3000 counts"})
+    np.testing.assert_array_equal(read_image(tmp_path / "x.cbf").valid, COUNTS <= 3000)
 
 
 def test_hdf5_takes_the_only_image_and_refuses_to_guess(tmp_path):
@@ -140,7 +215,7 @@ def test_hdf5_takes_the_only_image_and_refuses_to_guess(tmp_path):
         read_image(tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file["image"] = np.ones((3, 5, 7))
-    with pytest.raises(InputError, match="one frame"):
+    with pytest.raises(InputError, match=r"has 3 frames; give the number of one as images\.0\.frame: 1 to 3"):
         read_image(tmp_path / "x.h5")
 
 
