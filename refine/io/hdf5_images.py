@@ -37,7 +37,7 @@ def read_frame(path: Path, dims: int, frame: int | None) -> Frame:
     import hdf5plugin  # noqa: F401  (registers the compression filters of Eiger files)
 
     with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
-        entry = _entry(file)
+        entry = entry_group(file)
         stack, place = _place(path, list(_datasets(path, file, entry, dims)), dims, frame)
         array = np.asarray(stack[place])
         return Frame(array, str(stack.name), _masked(entry, array))
@@ -48,7 +48,7 @@ def frame_count(path: Path) -> int:
     import h5py
 
     with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
-        return sum(_length(stack, 2) for stack in _datasets(path, file, _entry(file), 2))
+        return sum(_length(stack, 2) for stack in _datasets(path, file, entry_group(file), 2))
 
 
 def detector_group(entry: "h5py.Group") -> "h5py.Group | None":
@@ -63,7 +63,7 @@ def detector_group(entry: "h5py.Group") -> "h5py.Group | None":
     return next(iter([*named, *(node for node in groups if node.name.endswith("/detector"))]), None)
 
 
-def _entry(file: "h5py.File") -> "h5py.Group":
+def entry_group(file: "h5py.File") -> "h5py.Group":
     """The group 'entry', or the first of class NXentry, or the file itself."""
     import h5py
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from refine.errors import InputError
 from refine.io.atomic import write_bytes
 from refine.io.hdf5_images import HDF5_MAGIC, frame_number, read_frame
+from refine.io.image_headers import smv_header
 from refine.io.image_writers import CBF_BINARY_START, WRITERS, md5
 from refine.io.reading import guarded, read_content, read_head
 
@@ -215,15 +216,15 @@ def _read_npy(path: Path, content: bytes) -> _Pixels:
 
 def _read_smv(path: Path, content: bytes) -> _Pixels:
     with guarded(path, "an SMV image"):
-        text = content[: int(_field(content[:512].decode("latin-1"), "HEADER_BYTES"))].decode("latin-1")
-        header = {key: value.strip() for key, value in re.findall(r"(\w+)\s*=([^;\n}]*)", text)}
+        header = smv_header(content)
         name = header.get("Data_type", header.get("TYPE", "unsigned_short")).replace("_", " ").removesuffix(" int")
         if name not in _SMV_TYPES:
             raise InputError(f"{path}: SMV pixels of type '{name}'; accepted are {', '.join(_SMV_TYPES)}")
         order = ">" if "big" in header.get("BYTE_ORDER", "little_endian") else "<"
         size = (int(header["SIZE2"]), int(header["SIZE1"]))
         count = _pixel_count(size)
-        return _Pixels(np.frombuffer(content, order + _SMV_TYPES[name], count, len(text)).reshape(size), "SMV")
+        start = int(header["HEADER_BYTES"])
+        return _Pixels(np.frombuffer(content, order + _SMV_TYPES[name], count, start).reshape(size), "SMV")
 
 
 def _read_cbf(path: Path, content: bytes) -> _Pixels:

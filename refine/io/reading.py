@@ -50,10 +50,16 @@ def read_head(path: Path, size: int = 16) -> bytes:
 def read_content(path: Path) -> bytes:
     """The bytes of `path`, gzip and bzip2 (recognised by content) unpacked; raises InputError, also for more than
     `MOST_BYTES` of them."""
+    content = read_start(path, MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{path}: holds more than {MOST_BYTES} bytes; accepted: up to that, so is it the right file?")
+    return content
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """The first `size` bytes of what `read_content` gives; raises InputError."""
     head = read_head(path)
     kind, opened = next(opener for magic, opener in _OPENERS.items() if head.startswith(magic))
     with guarded(path, kind), opened(path, "rb") as stream:
-        content: bytes = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise InputError(f"{path}: holds more than {MOST_BYTES} bytes; accepted: up to that, so is it the right file?")
+        content: bytes = stream.read(size)
     return content
