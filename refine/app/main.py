@@ -106,7 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
+    _add_import(command("import", _import, "Write a configuration from the files at hand", "import indexed.expt F.mtz"))
     return parser
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    held = "DIALS .expt and .refl, XPARM.XDS, XDS.INP, MOSFLM .mat, image, structure factors, in any order"
+    parser.add_argument("files", nargs="+", metavar="FILE", help=f"{held}; or key.path=value, over what they say")
+    parser.add_argument("-o", "--output", type=Path, default=Path("refine.yaml"), help="default: refine.yaml")
+    parser.add_argument("--index", type=int, default=0, help="which experiment of the .expt, from 0")
+    parser.add_argument("--force", action="store_true", help="write over an existing configuration")
+    parser.set_defaults(overrides=[])
 
 
 def _add_config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
@@ -157,6 +167,16 @@ def _nanobragg(chosen: argparse.Namespace, _: float) -> int:
     from refine.app.nanobragg.command import nanobragg
 
     return nanobragg(chosen.arguments, Path.cwd())
+
+
+def _import(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.importing.command import import_files
+
+    files = [word for word in chosen.files if "=" not in word or Path(word).exists()]
+    assignments = [word for word in chosen.files if word not in files] + list(chosen.overrides)
+    paths = [Path(word) for word in files]
+    print("\n".join(import_files(paths, chosen.output, assignments, chosen.index, chosen.force)))
+    return 0
 
 
 def _init(chosen: argparse.Namespace, _: float) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
+import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
@@ -74,11 +75,27 @@ def mosflm_matrix_text(a_matrix: NDArray[np.float64], wavelength: float, cell: S
     return "\n".join([*a_rows, zeros, *u_rows, cell_row, zeros]) + "\n"
 
 
+def is_mosflm_matrix(content: bytes) -> bool:
+    """Whether a text begins with three lines of three numbers."""
+    lines = [_words(line) for line in content.decode("latin-1").splitlines() if line.strip()][:3]
+    return len(lines) == 3 and all(len(line) == 3 and all(map(_NUMBER.fullmatch, line)) for line in lines)
+
+
+def mosflm_space_group(path: str | Path) -> str | None:
+    """The space group that a MOSFLM .mat file names behind its numbers, None where it names none. Raises InputError."""
+    named = re.search(r"^\s*SYMM\s+(\S+)", read_content(Path(path)).decode("latin-1"), re.MULTILINE)
+    group = None if named is None else gemmi.find_spacegroup_by_name(named[1])
+    return None if group is None else group.xhm()
+
+
 def _leading_numbers(path: Path) -> list[float]:
     with guarded(path, "a MOSFLM matrix"):
-        text = read_content(path).decode("latin-1")
-        words = _RUN_TOGETHER.sub(" ", re.sub("[dD](?=[-+0-9])", "e", text)).split()
+        words = _words(read_content(path).decode("latin-1"))
     return [float(word) for word in takewhile(_NUMBER.fullmatch, words)]
+
+
+def _words(text: str) -> list[str]:
+    return _RUN_TOGETHER.sub(" ", re.sub("[dD](?=[-+0-9])", "e", text)).split()
 
 
 def _check_cell_line(path: Path, matrix: NDArray[np.float64], cell: NDArray[np.float64], wavelength: float) -> None:

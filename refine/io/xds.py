@@ -15,7 +15,7 @@ import gemmi
 import numpy as np
 
 from refine.errors import InputError
-from refine.io.instruments import UM_PER_MM, Instrument, Rotation, Sensor, Vector, placed, unit
+from refine.io.instruments import UM_PER_MM, Instrument, Rotation, Sensor, Vector, placed, silicon_attenuation_um, unit
 from refine.io.reading import guarded, read_content
 
 _TITLE = "XPARM.XDS"
@@ -236,13 +236,15 @@ def _completed(
         axes=axes,
         polarization=2 * one("FRACTION_OF_POLARIZATION", 0.5) - 1,
         saturation=one("OVERLOAD") if keys.get("OVERLOAD") else None,
-        sensor=_sensor(one("SENSOR_THICKNESS", 0), one("SILICON", -1)),
+        sensor=_sensor(one("SENSOR_THICKNESS", 0), one("SILICON", -1), one("X-RAY_WAVELENGTH")),
         images=keys.get("NAME_TEMPLATE_OF_DATA_FRAMES", "").partition(" ")[0] or None,
         first_image=first,
         notes=tuple(notes),
     )
 
 
-def _sensor(thickness: float, mu: float) -> Sensor | None:
-    """From mm and 1/mm; XDS itself computes the attenuation where it is not above 0."""
-    return Sensor(thickness * UM_PER_MM, UM_PER_MM / mu if mu > 0 else None) if thickness > 0 else None
+def _sensor(thickness: float, mu: float, wavelength: float) -> Sensor | None:
+    """From mm, 1/mm and Å; mu is silicon's where it is not above 0, as XDS has it."""
+    if thickness <= 0:
+        return None
+    return Sensor(thickness * UM_PER_MM, UM_PER_MM / mu if mu > 0 else silicon_attenuation_um(wavelength))

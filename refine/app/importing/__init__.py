@@ -1,0 +1,1 @@
+"""`refine import`: a configuration from the files that are at hand."""

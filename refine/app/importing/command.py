@@ -1,0 +1,177 @@
+"""From files to a written configuration."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refine.app.config_yaml import Document, override
+from refine.app.importing import sources
+from refine.app.importing.draft import Draft, Gap, Setting
+from refine.app.importing.image import defaults, from_pixels
+from refine.app.importing.kinds import Kind, kind_of
+from refine.app.load import parse_config
+from refine.errors import InputError
+from refine.io.atomic import write_text
+from refine.io.experiments import DialsExperiment, read_experiment
+from refine.io.hdf5_images import HDF5_MAGIC
+from refine.io.image_headers import image_number, read_header
+from refine.io.instruments import Instrument
+from refine.io.nexus import read_master
+from refine.io.reading import read_start
+from refine.io.xds import read_xds_input, read_xparm
+
+_HEADERS = (b"###CBF", b"{", HDF5_MAGIC)
+_REQUIRED = (
+    Gap("images.0.file", "image.cbf", "the observed image"),
+    Gap("beam.wavelength", 1.0, "Å"),
+    Gap("detector.distance", 100.0, "mm, sample to the direct-beam spot"),
+    Gap("detector.pixel_size", 0.1, "mm"),
+    Gap("detector.size", [512, 512], "slow, fast pixels"),
+    Gap("detector.beam_center_px", [256.0, 256.0], "fast, slow pixels; the outer corner of the first pixel is (0, 0)"),
+    Gap("crystal.cell", [70, 80, 90, 85, 95, 105], "a b c (Å), alpha beta gamma (degrees)"),
+    Gap("crystal.orientation", {"misset_deg": [0, 0, 0]}, "of the crystal; or matrix: A.mat, expt: indexed.expt"),
+    Gap("structure_factors.file", "F.mtz", "h k l F text, .mtz or .cif"),
+)  # fmt: skip
+_BY_DIALS = ("beam.wavelength", "detector.distance", "detector.pixel_size", "detector.size", "detector.beam_center_px")
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """The files given, one of a kind at most."""
+
+    files: dict[Kind, Path]
+
+    def get(self, kind: Kind) -> Path | None:
+        """The file of a kind, None where there is none."""
+        return self.files.get(kind)
+
+
+def import_files(files: Sequence[Path], output: Path, assignments: Sequence[str], index: int, force: bool) -> list[str]:
+    """Write a configuration of what the files say to `output`; lines on what was found and what is missing.
+
+    assignments: 'key.path=value', over what the files say. index: which experiment of a DIALS .expt, from 0. An
+    existing output is left alone without `force`. Raises InputError.
+    """
+    if output.exists() and not force:
+        raise InputError(f"{output}: exists already and is left as it is; give another name with -o, or --force")
+    if index < 0:
+        raise InputError(f"--index {index}: accepted: the number of an experiment in the .expt, from 0")
+    held = sorted_out(files)
+    draft = gathered(held, given(assignments), index)
+    title = (draft.value("images.0.file") or next(iter(held.files.values()))).name.partition(".")[0]
+    parse_config(draft.filled().text(title, output.parent), str(output), output.absolute().parent)
+    write_text(output, draft.text(title, output.parent))
+    missing = draft.missing()
+    return [*draft.found, *(f"missing {gap.key}: {gap.why}" for gap in missing), _next(output, missing)]
+
+
+def _next(output: Path, missing: Sequence[Gap]) -> str:
+    if missing:
+        return f"{output}: written, with what is missing as comments; fill it in, then: refine validate {output}"
+    return f"{output}: written; next: refine validate {output}"
+
+
+def sorted_out(files: Sequence[Path]) -> Holdings:
+    """The files by kind. Raises InputError for two of a kind and for kinds that say the same thing."""
+    found: dict[Kind, Path] = {}
+    for path in files:
+        kind = kind_of(path)
+        if kind in found:
+            raise InputError(f"{path}: is the second file of {kind}, after {found[kind]}; accepted: one of each kind")
+        found[kind] = path
+    rivals: tuple[tuple[Kind, Kind], ...] = (("experiments", "xparm"), ("experiments", "xds input"))
+    for one, other in (*rivals, ("xparm", "matrix"), ("experiments", "matrix")):
+        if one in found and other in found:
+            raise InputError(f"{found[other]}: says otherwise what {found[one]} says; accepted: one of the two")
+    return Holdings(found)
+
+
+def given(assignments: Sequence[str]) -> Draft:
+    """The settings of the command line. Raises InputError."""
+    settings = []
+    for assignment in assignments:
+        key = assignment.partition("=")[0].strip()
+        value: Any = override(Document({}, {(): "the command line"}, ()), assignment).data
+        for part in key.split("."):
+            value = value[int(part) if isinstance(value, list) else part]
+        settings.append(Setting(key, value, "given"))
+    return Draft(tuple(settings))
+
+
+def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
+    """All that the files say, what is given first. Raises InputError."""
+    image, expt, spots = held.get("image"), held.get("experiments"), held.get("spots")
+    draft = settings if image is None else settings + Draft((Setting("images.0.file", image, ""),))
+    experiment = None if expt is None else read_experiment(expt, index)
+    if experiment is not None:
+        draft += sources.from_experiment(experiment, index)
+    draft += _of_instruments(held, draft)
+    if (matrix := held.get("matrix")) is not None:
+        draft += sources.from_matrix(matrix, draft.value("beam.wavelength"))
+    if (amplitudes := held.get("structure factors")) is not None:
+        draft += sources.from_amplitudes(amplitudes, draft.value("structure_factors.column"))
+    if spots is not None:
+        draft += sources.from_spots(spots, experiment)
+    draft = _with_pixels(draft, experiment, required=image is not None)
+    draft += defaults(draft)
+    return draft + Draft(gaps=tuple(_gaps(draft, experiment)))
+
+
+def _with_pixels(draft: Draft, experiment: DialsExperiment | None, required: bool) -> Draft:
+    """With what the image says; one that only another file names may be of a kind that cannot be read."""
+    try:
+        return draft + from_pixels(draft, experiment)
+    except InputError as error:
+        if required:
+            raise
+        gap = Gap("images.0.file", "image.npz", str(error))
+        return draft.without("images.0.file", "images.0.frame") + Draft(gaps=(gap,))
+
+
+def _gaps(draft: Draft, experiment: DialsExperiment | None) -> Iterator[Gap]:
+    """What every configuration needs, but for what a DIALS file or a matrix supplies."""
+    orientation = draft.value("crystal.orientation") or {}
+    for gap in _REQUIRED:
+        supplied = experiment is not None and gap.key in _BY_DIALS
+        with_matrix = gap.key == "crystal.cell" and bool(orientation.keys() & {"expt", "matrix", "a_matrix"})
+        amplitudes = gap.key == "structure_factors.file" and draft.value("structure_factors.default") is not None
+        if not (supplied or with_matrix or amplitudes or any(gap.key == other.key for other in draft.gaps)):
+            yield gap
+
+
+def _of_instruments(held: Holdings, draft: Draft) -> Draft:
+    """What XDS and the image's header say; the first that says where the detector is gives all of the geometry."""
+    if held.get("experiments") is not None:
+        return Draft()
+    found = [(path, read(path)) for path, read in _instruments(held)]
+    template = next(((path, one) for path, one in found if one.images), None)
+    image = draft.value("images.0.file")
+    named = Draft() if image is not None or template is None else _template(*template)
+    image = named.value("images.0.file") or image
+    number = draft.value("images.0.frame") or (1 if image is None else image_number(Path(image)))
+    whole = True
+    for path, instrument in found:
+        named += sources.from_instrument(path.name, instrument, number, whole)
+        whole = whole and instrument.distance is None
+    return named
+
+
+def _instruments(held: Holdings) -> Iterator[tuple[Path, Any]]:
+    for kind, read in (("xparm", read_xparm), ("xds input", read_xds_input)):
+        if (path := held.files.get(kind)) is not None:  # type: ignore[call-overload]
+            yield path, read
+    image = held.get("image")
+    if image is not None and (start := read_start(image, len(HDF5_MAGIC))).startswith(_HEADERS):
+        yield image, read_master if start == HDF5_MAGIC else read_header
+
+
+def _template(path: Path, instrument: Instrument) -> Draft:
+    """The first image that an XDS.INP names."""
+    name = instrument.images or ""
+    digits = name.count("?")
+    whole = path.parent / name.replace("?" * digits, f"{instrument.first_image:0{digits}}") if digits else None
+    whole = path.parent / name if whole is None else whole
+    if not whole.is_file():
+        return Draft(gaps=(Gap("images.0.file", whole.name, f"{whole}, named by {path.name}, is not there"),))
+    return Draft((Setting("images.0.file", whole, f"named by {path.name}"),), found=(f"image {whole}",))
