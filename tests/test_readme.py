@@ -7,13 +7,20 @@ import re
 import shlex
 from pathlib import Path
 
+import gemmi
+import numpy as np
 import pytest
 import yaml
 from expt import SIZE, document, written
+from refl import table
+from refl import written as table_written
+from xds import INPUT, NEW
 
 from refine.app.load import load_config
 from refine.app.main import main
+from refine.io.images import write_image
 
+MATRIX = "0.02 0 0\n0 0.025 0\n0 0 0.02\n"
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
@@ -22,11 +29,29 @@ COMMANDS = [line.split("  #")[0] for kind, text in BLOCKS if kind == "sh" for li
 
 @pytest.fixture
 def clone(tmp_path, monkeypatch):
-    """A place that looks like the repository, where commands may write."""
+    """A place that looks like the repository, where commands may write, with the files that a user may hold."""
     for name in ("configs", "data"):
         os.symlink(ROOT / name, tmp_path / name)
+    written(tmp_path / "indexed.expt", document())
+    table_written(tmp_path / "indexed.refl", table())
+    for name, text in {"XPARM.XDS": NEW, "XDS.INP": INPUT, "A.mat": MATRIX}.items():
+        (tmp_path / name).write_text(text)
+    header = {"WAVELENGTH": 1.0, "DISTANCE": 60.0, "PIXEL_SIZE": 0.4, "XDS_ORGX": 40.5, "XDS_ORGY": 32.5}
+    write_image(tmp_path / "still_0001.img", np.ones(SIZE), header)
+    amplitudes(tmp_path / "F.mtz")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def amplitudes(path):
+    """An MTZ of a few amplitudes."""
+    mtz = gemmi.Mtz(with_base=True)
+    mtz.spacegroup = gemmi.SpaceGroup("P 4")
+    mtz.set_cell_for_all(gemmi.UnitCell(50, 50, 70, 90, 90, 90))
+    mtz.add_dataset("d")
+    mtz.add_column("F", "F")
+    mtz.set_data(np.array([[h, k, 1, 10 * h + k] for h in range(4) for k in range(4)], dtype=np.float32))
+    mtz.write_to_file(str(path))
 
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("refine ")])

@@ -107,6 +107,23 @@ def test_rays_meet_the_detector_where_dials_predicts(package, tmp_path):
     assert offsets(package, without).max() > 0.2
 
 
+def test_an_imported_configuration_predicts_as_dials(package, tmp_path, capsys):
+    """The parallax that the .expt of a CSPAD has lost is there again, by silicon's attenuation."""
+    stack = [package / "panels.npz"] if (package / "panels.npz").exists() else []
+    held = [package / "dials_indexed.refl", package / "dials_refined.expt", *stack]
+    path = tmp_path / "refine.yaml"
+    assert main(["import", *map(str, held), "structure_factors={default: 100}", "-o", str(path)]) == 0
+    said = capsys.readouterr().out
+    missing = [line.split(":")[0] for line in said.splitlines() if line.startswith("missing")]
+    assert missing == (["missing detector.gain"] if stack else [])
+    given = load_config(path)
+    assert given.images[0].file.name == ("panels.npz" if stack else f"{package.name}.cbf.bz2")
+    assert given.refinement.loss == "robust"
+    found = offsets(package, build_model(given))
+    print(f"{package.name}: largest offset from DIALS' predictions {found.max():.5f} px")
+    assert found.max() < 0.01
+
+
 def test_a_piece_of_every_image_is_observed(package, tmp_path):
     roi = {"fast": [60, 90], "slow": [90, 120]}
     detector = {"file": str(package / "dials_refined.expt"), "roi": roi, "gain": 25.0, "readout_noise": 10.0}

@@ -231,6 +231,34 @@ def test_settings_of_the_command_line_come_first(place, capsys):
     assert found.output.directory == place / "there"
 
 
+def test_a_part_of_a_mapping_leaves_the_rest(place, capsys):
+    whole = ("structure_factors={default: 50}", "images=[{file: image.npz, frame: 1}]")
+    run(capsys, "x.expt", *whole, "beam.gaussian.bandwidth_percent=1", "crystal.orientation.misset_deg=[1, 2, 3]")
+    found = load_config("refine.yaml")
+    assert (found.structure_factors.default, found.images[0].frame) == (50, 1)
+    assert found.beam.gaussian.bandwidth_percent == 1
+    assert found.crystal.orientation.misset_deg == (1, 2, 3)
+    assert found.crystal.orientation.expt == place / "x.expt"
+    assert "beam is given as 3" in run(capsys, "x.expt", "beam=3", "--force", code=2)
+
+
+@pytest.mark.parametrize("assignment", [
+    "images.0.frame=two", "images.0.file=5", "detector.gain=much", "detector.size=[1]", "structure_factors.column=3",
+    "crystal.mosaic=wide", "crystal.orientation=5", "crystal.cell=[1, a]", "beam.wavelength=long", "title=5",
+    "detector.gain=0", "images={}", "images=[]x", "=5", "crystal.mosaic.spread_deg.x=5",
+])  # fmt: skip
+def test_wrong_settings_are_named(place, capsys, assignment):
+    key = assignment.partition("=")[0].partition(".")[0]
+    assert key in run(capsys, "x.expt", "image.npz", "F.hkl", assignment, code=2)
+    assert not (place / "refine.yaml").exists()
+
+
+def test_an_image_among_the_settings_is_that_of_the_configurations_folder(place, capsys):
+    (place / "here").mkdir()
+    run(capsys, "x.expt", "F.hkl", "images.0.file=../image.npz", "-o", "here/my.yaml")
+    assert load_config("here/my.yaml").images[0].file.resolve() == (place / "image.npz").resolve()
+
+
 def test_nothing_is_written_over(place, capsys):
     (place / "refine.yaml").write_text("mine")
     assert "refine.yaml: exists already" in run(capsys, "x.expt", code=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from refine.app.config_yaml import Document, override
 from refine.app.importing import sources
-from refine.app.importing.draft import Draft, Gap, Setting
+from refine.app.importing.draft import SECTIONS, Draft, Gap, Setting
 from refine.app.importing.image import defaults, from_pixels
 from refine.app.importing.kinds import Kind, kind_of
 from refine.app.load import parse_config
@@ -57,9 +57,15 @@ def import_files(files: Sequence[Path], output: Path, assignments: Sequence[str]
         raise InputError(f"{output}: exists already and is left as it is; give another name with -o, or --force")
     if index < 0:
         raise InputError(f"--index {index}: accepted: the number of an experiment in the .expt, from 0")
+    settings = given(assignments)
+    image = settings.value("images.0.file", str)
+    if image is not None:
+        files, settings = [*files, output.parent / image], settings.without("images.0.file")
     held = sorted_out(files)
-    draft = gathered(held, given(assignments), index)
-    title = (draft.value("images.0.file") or next(iter(held.files.values()))).name.partition(".")[0]
+    draft = deepened(gathered(held, settings, index), assignments)
+    draft += defaults(draft)
+    draft += Draft(gaps=tuple(_gaps(draft, by_dials=held.get("experiments") is not None)))
+    title = (draft.value("images.0.file", Path) or next(iter(held.files.values()))).name.partition(".")[0]
     parse_config(draft.filled().text(title, output.parent), str(output), output.absolute().parent)
     write_text(output, draft.text(title, output.parent))
     missing = draft.missing()
@@ -89,14 +95,39 @@ def sorted_out(files: Sequence[Path]) -> Holdings:
 
 def given(assignments: Sequence[str]) -> Draft:
     """The settings of the command line. Raises InputError."""
-    settings = []
+    document = Document({}, {(): "the command line"}, ())
     for assignment in assignments:
-        key = assignment.partition("=")[0].strip()
-        value: Any = override(Document({}, {(): "the command line"}, ()), assignment).data
-        for part in key.split("."):
-            value = value[int(part) if isinstance(value, list) else part]
-        settings.append(Setting(key, value, "given"))
-    return Draft(tuple(settings))
+        document = override(document, assignment)
+    return Draft(tuple(_settings(document.data, ())))
+
+
+def _settings(value: Any, path: tuple[str, ...]) -> Iterator[Setting]:
+    """A setting for each key of a section or image, and for each key outside of them; the mapping at a section's key
+    is one, too."""
+    depth = _depth(path)
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if len(path) == 1 and path[0] in SECTIONS and not inside:
+        raise InputError(f"{path[0]} is given as {value!r}; accepted: keys of it, such as {path[0]}.KEY=VALUE")
+    if len(path) == depth or (path and not inside):
+        yield Setting(".".join(path), value, "given")
+        return
+    for key, item in inside:
+        yield from _settings(item, (*path, str(key)))
+
+
+def _depth(path: Sequence[str]) -> int:
+    """How many parts the key of a setting has."""
+    return 3 if path and path[0] == "images" else 2
+
+
+def deepened(draft: Draft, assignments: Sequence[str]) -> Draft:
+    """With what the files say of the rest of a mapping of which a part is given, as in detector.thickness.um=1."""
+    paths = [assignment.partition("=")[0].strip().split(".") for assignment in assignments]
+    whole = []
+    for key in {".".join(path[: _depth(path)]) for path in paths if len(path) > _depth(path)}:
+        values = [setting.value for setting in draft.settings if setting.key == key and isinstance(setting.value, dict)]
+        whole += [Setting(key, {**values[1], **values[0]}, "given in part")] if len(values) > 1 else []
+    return Draft(tuple(whole)) + draft
 
 
 def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
@@ -108,14 +139,12 @@ def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
         draft += sources.from_experiment(experiment, index)
     draft += _of_instruments(held, draft)
     if (matrix := held.get("matrix")) is not None:
-        draft += sources.from_matrix(matrix, draft.value("beam.wavelength"))
+        draft += sources.from_matrix(matrix, draft.number("beam.wavelength"))
     if (amplitudes := held.get("structure factors")) is not None:
-        draft += sources.from_amplitudes(amplitudes, draft.value("structure_factors.column"))
+        draft += sources.from_amplitudes(amplitudes, draft.value("structure_factors.column", str))
     if spots is not None:
         draft += sources.from_spots(spots, experiment)
-    draft = _with_pixels(draft, experiment, required=image is not None)
-    draft += defaults(draft)
-    return draft + Draft(gaps=tuple(_gaps(draft, experiment)))
+    return _with_pixels(draft, experiment, required=image is not None)
 
 
 def _with_pixels(draft: Draft, experiment: DialsExperiment | None, required: bool) -> Draft:
@@ -129,13 +158,13 @@ def _with_pixels(draft: Draft, experiment: DialsExperiment | None, required: boo
         return draft.without("images.0.file", "images.0.frame") + Draft(gaps=(gap,))
 
 
-def _gaps(draft: Draft, experiment: DialsExperiment | None) -> Iterator[Gap]:
+def _gaps(draft: Draft, by_dials: bool) -> Iterator[Gap]:
     """What every configuration needs, but for what a DIALS file or a matrix supplies."""
-    orientation = draft.value("crystal.orientation") or {}
+    orientation = draft.value("crystal.orientation", dict) or {}
     for gap in _REQUIRED:
-        supplied = experiment is not None and gap.key in _BY_DIALS
+        supplied = by_dials and gap.key in _BY_DIALS
         with_matrix = gap.key == "crystal.cell" and bool(orientation.keys() & {"expt", "matrix", "a_matrix"})
-        amplitudes = gap.key == "structure_factors.file" and draft.value("structure_factors.default") is not None
+        amplitudes = gap.key == "structure_factors.file" and draft.number("structure_factors.default") is not None
         if not (supplied or with_matrix or amplitudes or any(gap.key == other.key for other in draft.gaps)):
             yield gap
 
@@ -146,10 +175,10 @@ def _of_instruments(held: Holdings, draft: Draft) -> Draft:
         return Draft()
     found = [(path, read(path)) for path, read in _instruments(held)]
     template = next(((path, one) for path, one in found if one.images), None)
-    image = draft.value("images.0.file")
+    image = draft.value("images.0.file", Path)
     named = Draft() if image is not None or template is None else _template(*template)
-    image = named.value("images.0.file") or image
-    number = draft.value("images.0.frame") or (1 if image is None else image_number(Path(image)))
+    image = named.value("images.0.file", Path) or image
+    number = draft.value("images.0.frame", int) or (1 if image is None else image_number(image))
     whole = True
     for path, instrument in found:
         named += sources.from_instrument(path.name, instrument, number, whole)

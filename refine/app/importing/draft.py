@@ -4,15 +4,18 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from refine.app.config_errors import show
 
 _HEAD = "written by refine import; files are named from this one's folder"
-_SECTIONS = ("images", "beam", "detector", "crystal", "structure_factors", "background", "refinement")
+SECTIONS = ("images", "beam", "detector", "crystal", "structure_factors", "background", "refinement")
 _WIDTH, _DIGITS = 118, 13
+
+
+Kind = TypeVar("Kind")
 
 
 class Setting(NamedTuple):
@@ -43,9 +46,14 @@ class Draft:
     def __add__(self, other: "Draft") -> "Draft":
         return Draft(self.settings + other.settings, self.gaps + other.gaps, self.found + other.found)
 
-    def value(self, key: str) -> Any:
-        """The value at a key, None where there is none."""
-        return next((setting.value for setting in self.settings if setting.key == key), None)
+    def value(self, key: str, kind: type[Kind]) -> Kind | None:
+        """The value at a key, None where there is none of that kind: a wrong one is for the schema to name."""
+        found = next((setting.value for setting in self.settings if setting.key == key), None)
+        return found if isinstance(found, kind) and not isinstance(found, bool) else None
+
+    def number(self, key: str) -> float | None:
+        """The number at a key, None where there is none."""
+        return self.value(key, int) or self.value(key, float)
 
     def without(self, *keys: str) -> "Draft":
         """The draft without settings of these keys."""
@@ -66,8 +74,8 @@ class Draft:
     def text(self, title: str, folder: Path) -> str:
         """The configuration as YAML; files are named from a folder where they are in it."""
         entries: list[Setting | Gap] = [*_distinct(self.settings), *self.missing()]
-        titled = self.value("title") or title
-        names = dict.fromkeys((*_SECTIONS, *(entry.key.split(".")[0] for entry in entries)))
+        titled = next((setting.value for setting in self.settings if setting.key == "title"), title)
+        names = dict.fromkeys((*SECTIONS, *(entry.key.split(".")[0] for entry in entries)))
         parts = [_section(name, [e for e in entries if e.key.split(".")[0] == name], folder) for name in names]
         return "\n".join([_line(f"title: {show(titled)}", _HEAD), *filter(None, parts)])
 

@@ -21,16 +21,21 @@ GUESSED = f"unit cells: blocks of {BLOCK:g} Å, a guess"
 
 def from_pixels(draft: Draft, experiment: DialsExperiment | None) -> Draft:
     """Background and readout noise of the draft's image; raises InputError where it cannot be used."""
-    name, size = draft.value("images.0.file"), draft.value("detector.size")
-    if name is None:
+    path = draft.value("images.0.file", Path)
+    if path is None:
         return Draft()
-    shape = _shape(experiment) if experiment is not None else None if size is None else tuple(size)
-    raw = read_image(Path(name), shape, draft.value("images.0.frame"))
+    shape = _given_size(draft) if experiment is None else _shape(experiment)
+    raw = read_image(path, shape, draft.value("images.0.frame", int))
     counts = raw.values[_trusted(raw, experiment)]
     if counts.size == 0 or not np.isfinite(counts).all():
         said = "has no pixel that is not masked or untrusted" if counts.size == 0 else "has NaN or infinite pixels"
-        raise InputError(f"{name}: {said}; give another image, or another detector")
-    return _described(Path(name).name, raw, counts, draft, experiment)
+        raise InputError(f"{path}: {said}; give another image, or another detector")
+    return _described(path.name, raw, counts, draft, experiment)
+
+
+def _given_size(draft: Draft) -> tuple[int, ...] | None:
+    size = draft.value("detector.size", list) or draft.value("detector.size", tuple)
+    return tuple(size) if size is not None and len(size) == 2 and all(isinstance(n, int) for n in size) else None
 
 
 def _shape(experiment: DialsExperiment) -> tuple[int, ...]:
@@ -75,9 +80,9 @@ def _described(
 
 def _number(draft: Draft, experiment: DialsExperiment | None, key: str, panel: str, default: float) -> float:
     """What is given, or what the file says of its first panel."""
-    given = draft.value(f"detector.{key}")
-    if isinstance(given, int | float):
-        return float(given)
+    given = draft.number(f"detector.{key}")
+    if given is not None:
+        return given
     return default if experiment is None else float(getattr(experiment.panels[0], panel))
 
 
@@ -88,11 +93,12 @@ def defaults(draft: Draft) -> Draft:
 
 def _defaults(draft: Draft) -> Iterator[Setting]:
     yield Setting("crystal.shape", "gauss", "smooth, as the Gaussian mosaic needs it")
-    mosaic = draft.value("crystal.mosaic")
+    mosaic = draft.value("crystal.mosaic", dict)
     if mosaic is None:
         mosaic = {"model": "gaussian", "spread_deg": SPREAD_DEG}
         yield Setting("crystal.mosaic", mosaic, "degrees, a standard deviation; a guess")
-    if (cell := draft.value("crystal.cell")) is not None:
+    cell = draft.value("crystal.cell", tuple) or draft.value("crystal.cell", list) or ()
+    if len(cell) == 6 and all(isinstance(x, int | float) and x > 0 for x in cell):
         yield Setting("crystal.cells", block_cells(cell[:3], BLOCK), GUESSED)
     yield Setting("background.model", "constant", "")
     yield Setting("background.value", 1.0, "photons/pixel; a guess")
