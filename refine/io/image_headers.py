@@ -157,5 +157,5 @@ def _smv_center(
     extent = pixel * max(number("SIZE1") or 0, number("SIZE2") or 0)
     if max(x, y) > extent:
         return (x, y), (f"BEAM_CENTER_X, _Y = {x:g}, {y:g} are taken as pixels, fast and slow: mm would be outside",)
-    taken = f"BEAM_CENTER_X, _Y = {x:g}, {y:g} mm are taken as MOSFLM has them, X along slow: check the beam centre"
+    taken = f"BEAM_CENTER_X, _Y = {x:g}, {y:g} are taken as mm from the corner, X along slow: check the beam centre"
     return (y / pixel, x / pixel), (taken,)

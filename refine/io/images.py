@@ -232,7 +232,8 @@ def _read_cbf(path: Path, content: bytes) -> _Pixels:
         sections = len(_CBF_SECTION.findall(content))
         if sections > 1:
             raise InputError(
-                f"{path}: holds {sections} images (full imgCBF); accepted is a CBF of one: save it as .npz"
+                f"{path}: holds {sections} images (full imgCBF); accepted is a CBF of one: save it as a stack (panels, "
+                "slow, fast), .npz"
             )
         start = content.index(CBF_BINARY_START)
         header = content[:start].decode("latin-1")

@@ -3,6 +3,7 @@
 import json
 from itertools import product
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -73,6 +74,12 @@ def test_the_image_is_found_by_its_name_in_the_file(place, capsys):
     said = run(capsys, "x.expt", "F.hkl")
     assert "image still.cbf" in said
     assert load_config("refine.yaml").images[0].file == place / "still.cbf"
+
+
+def test_a_bad_image_that_the_file_names_is_named(place, capsys):
+    (place / "still.cbf").write_bytes(b"###CBF: cut short")
+    assert "still.cbf: cannot be read as a CBF image" in run(capsys, "x.expt", "F.hkl", code=2)
+    run(capsys, "x.expt", "F.hkl", "image.npz")
 
 
 def test_what_is_missing_is_said_and_marked(place, capsys):
@@ -193,6 +200,21 @@ def test_a_header_alone(place, capsys):
     values = yaml.safe_load((place / "refine.yaml").read_text())
     assert values["detector"]["pixel_size"] == PIXEL
     assert values["beam"]["wavelength"] == 1.1
+
+
+def test_a_frame_of_a_master(place, capsys):
+    with h5py.File(place / "x_master.h5", "w") as file:
+        file["entry/data/data"] = np.stack([np.ones(SIZE), np.full(SIZE, 5.0)])
+        file["entry/sample/goniometer/omega"], file["entry/sample/goniometer/omega_range_average"] = [10.0, 10.5], 0.5
+        file["entry/instrument/detector/detector_distance"] = 0.2
+        file["entry/instrument/beam/incident_wavelength"] = 1.2
+    assert "x_master.h5: has 2 frames; give" in run(capsys, "x_master.h5", code=2)
+    run(capsys, "x_master.h5", "images.0.frame=2")
+    values = yaml.safe_load((place / "refine.yaml").read_text())
+    assert values["images"] == [{"file": "x_master.h5", "frame": 2}]
+    assert values["crystal"]["scan"] == {"phi0": 10.5, "osc": 0.5}
+    assert (values["beam"]["wavelength"], values["detector"]["size"]) == (1.2, list(SIZE))
+    assert (values["detector"]["distance"], values["background"]["value"]) == (200.0, 5.0)
 
 
 def test_counts_below_zero_ask_for_a_gain(place, capsys):

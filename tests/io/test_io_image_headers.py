@@ -82,7 +82,7 @@ def test_a_header_without_a_geometry(tmp_path):
     ({"XDS_ORGX": 400.5, "XDS_ORGY": 300.5, "BEAM_CENTER_X": 1, "BEAM_CENTER_Y": 2}, (400.0, 300.0), ""),
     ({"DENZO_X_BEAM": 30.0, "DENZO_Y_BEAM": 40.0, "XDS_ORGX": 1, "XDS_ORGY": 1, "TWOTHETA": 5}, (400.0, 300.0),
      "TWOTHETA 5: not taken over"),
-    ({"BEAM_CENTER_X": 30.0, "BEAM_CENTER_Y": 40.0}, (400.0, 300.0), "as MOSFLM has them"),
+    ({"BEAM_CENTER_X": 30.0, "BEAM_CENTER_Y": 40.0}, (400.0, 300.0), "X along slow"),
     ({"BEAM_CENTER_X": 400, "BEAM_CENTER_Y": 300}, (400.0, 300.0), "taken as pixels"),
     ({}, None, ""),
 ])  # fmt: skip

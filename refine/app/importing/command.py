@@ -13,7 +13,7 @@ from refine.app.importing.kinds import Kind, kind_of
 from refine.app.load import parse_config
 from refine.errors import InputError
 from refine.io.atomic import write_text
-from refine.io.experiments import DialsExperiment, read_experiment
+from refine.io.experiments import read_experiment
 from refine.io.hdf5_images import HDF5_MAGIC
 from refine.io.image_headers import image_number, read_header
 from refine.io.instruments import Instrument
@@ -144,18 +144,7 @@ def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
         draft += sources.from_amplitudes(amplitudes, draft.value("structure_factors.column", str))
     if spots is not None:
         draft += sources.from_spots(spots, experiment)
-    return _with_pixels(draft, experiment, required=image is not None)
-
-
-def _with_pixels(draft: Draft, experiment: DialsExperiment | None, required: bool) -> Draft:
-    """With what the image says; one that only another file names may be of a kind that cannot be read."""
-    try:
-        return draft + from_pixels(draft, experiment)
-    except InputError as error:
-        if required:
-            raise
-        gap = Gap("images.0.file", "image.npz", str(error))
-        return draft.without("images.0.file", "images.0.frame") + Draft(gaps=(gap,))
+    return draft + from_pixels(draft, experiment)
 
 
 def _gaps(draft: Draft, by_dials: bool) -> Iterator[Gap]:
@@ -173,7 +162,7 @@ def _of_instruments(held: Holdings, draft: Draft) -> Draft:
     """What XDS and the image's header say; the first that says where the detector is gives all of the geometry."""
     if held.get("experiments") is not None:
         return Draft()
-    found = [(path, read(path)) for path, read in _instruments(held)]
+    found = list(_instruments(held))
     template = next(((path, one) for path, one in found if one.images), None)
     image = draft.value("images.0.file", Path)
     named = Draft() if image is not None or template is None else _template(*template)
@@ -186,13 +175,14 @@ def _of_instruments(held: Holdings, draft: Draft) -> Draft:
     return named
 
 
-def _instruments(held: Holdings) -> Iterator[tuple[Path, Any]]:
-    for kind, read in (("xparm", read_xparm), ("xds input", read_xds_input)):
-        if (path := held.files.get(kind)) is not None:  # type: ignore[call-overload]
-            yield path, read
+def _instruments(held: Holdings) -> Iterator[tuple[Path, Instrument]]:
+    if (xparm := held.get("xparm")) is not None:
+        yield xparm, read_xparm(xparm)
+    if (keys := held.get("xds input")) is not None:
+        yield keys, read_xds_input(keys)
     image = held.get("image")
     if image is not None and (start := read_start(image, len(HDF5_MAGIC))).startswith(_HEADERS):
-        yield image, read_master if start == HDF5_MAGIC else read_header
+        yield image, read_master(image) if start == HDF5_MAGIC else read_header(image)
 
 
 def _template(path: Path, instrument: Instrument) -> Draft:
