@@ -11,7 +11,7 @@ from cli import TRUTH, configuration
 from expt import PIXEL, SIZE, document, panel, tiles, written
 from refl import columns, table
 from refl import written as table_written
-from xds import INPUT, NEW, OLD
+from xds import AXIS, INPUT, NEW, OLD
 
 from refine.app.load import load_config
 from refine.app.main import main
@@ -143,6 +143,28 @@ def test_xparm(place, capsys, text):
     assert "1.1 Å" in same_image(place, capsys, "XPARM.XDS", "crystal.scan={phi0: 0, osc: 0}")
 
 
+@pytest.mark.parametrize("text", [NEW, OLD, INPUT], ids=["new", "old", "input"])
+def test_a_rotation_turns_the_same_way_in_xds_as_in_dials(place, capsys, text):
+    still = np.eye(3).flatten().tolist()
+    turn = {"rotation_axis": AXIS.tolist(), "fixed_rotation": still, "setting_rotation": still}
+    content = document(goniometer=[turn], scan=[{"image_range": [3, 12], "oscillation": [10.0, 0.5]}])
+    content["experiment"][0] |= {"goniometer": 0, "scan": 0}
+    written(place / "x.expt", content)
+    (place / "x_0007.npz").write_bytes((place / "image.npz").read_bytes())
+    (place / "geometry").write_text(text)
+    same = ["F.hkl", "x_0007.npz", "beam={fluence: 3e27, polarization: null}", "detector.thickness={um: 0}",
+            "crystal.scan.steps=4"]  # fmt: skip
+    for name, held in (("ours.yaml", "geometry"), ("dials.yaml", "x.expt")):
+        run(capsys, held, *same, "-o", name)
+        assert load_config(name).crystal.scan.model_dump() == {"phi0": 12.0, "osc": 0.5, "steps": 4}
+        assert main(["simulate", name, "-o", f"{name}.npz", "background.value=1"]) == 0
+    run(capsys, "x.expt", *same[:-1], "-o", "alone.yaml")
+    assert load_config("alone.yaml").crystal.scan.model_dump() == {"phi0": 12.0, "osc": 0.5, "steps": 10}
+    found, wanted = (np.load(place / f"{name}.yaml.npz")["image"] for name in ("ours", "dials"))
+    assert np.ptp(wanted) > 10
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6 * wanted.max())
+
+
 def test_xds_input(place, capsys):
     (place / "XDS.INP").write_text(INPUT)
     said = same_image(place, capsys, "XDS.INP", "crystal.scan={phi0: 0, osc: 0}", "detector.thickness={um: 0}")
@@ -212,7 +234,7 @@ def test_a_frame_of_a_master(place, capsys):
     run(capsys, "x_master.h5", "images.0.frame=2")
     values = yaml.safe_load((place / "refine.yaml").read_text())
     assert values["images"] == [{"file": "x_master.h5", "frame": 2}]
-    assert values["crystal"]["scan"] == {"phi0": 10.5, "osc": 0.5}
+    assert values["crystal"]["scan"] == {"phi0": 10.5, "osc": 0.5, "steps": 10}
     assert (values["beam"]["wavelength"], values["detector"]["size"]) == (1.2, list(SIZE))
     assert (values["detector"]["distance"], values["background"]["value"]) == (200.0, 5.0)
 

@@ -1,5 +1,6 @@
 """What the pixels of the image say, and defaults for real images."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from refine.io.images import RawImage, read_image
 BACKGROUND = 90  # per cent of the pixels, the darkest, are taken to be background
 LEAST_BACKGROUND = 0.01  # photons
 SPREAD_DEG, BLOCK = 0.1, 500.0  # degrees; Å
+STEPS_A_SPREAD, MOST_STEPS = 2, 100
 GUESSED = f"unit cells: blocks of {BLOCK:g} Å, a guess"
 
 
@@ -105,6 +107,11 @@ def _defaults(draft: Draft) -> Iterator[Setting]:
     free = ["cell", "orientation", "scale", "background"]
     yield Setting("refinement.free", [*free, "mosaic"] if mosaic.get("model") == "gaussian" else free, "")
     yield Setting("refinement.loss", "robust", "counting statistics with the tails of what is not the crystal")
+
+
+def scan_steps(width: float, spread: float = SPREAD_DEG) -> int:
+    """Spindle angles that sample a rotation (degrees) of a crystal of a mosaic spread (degrees) finely enough."""
+    return min(max(math.ceil(STEPS_A_SPREAD * abs(width) / spread), 1), MOST_STEPS)
 
 
 def block_cells(edges: Any, size: float) -> list[float]:

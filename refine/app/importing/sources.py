@@ -10,7 +10,7 @@ import torch
 from refine.app.dials import completed
 from refine.app.importing.draft import Draft, Gap, Setting
 from refine.app.importing.image import BLOCK as DEFAULT_BLOCK
-from refine.app.importing.image import GUESSED, block_cells
+from refine.app.importing.image import GUESSED, block_cells, scan_steps
 from refine.errors import InputError
 from refine.io.experiments import DialsExperiment
 from refine.io.geometries import mosflm_space_group, read_mosflm_matrix
@@ -46,8 +46,11 @@ def _crystal_of(experiment: DialsExperiment, index: int) -> Draft:
     cell = ", ".join(f"{x:.3f}" for x in cell_of(experiment.crystal.real_space))
     said = f"cell {cell} (Å, degrees), {experiment.crystal.space_group}"
     orientation = {"expt": experiment.path, **({"index": index} if index else {})}
-    settings = (Setting("crystal.orientation", orientation, f"{said}, and orientation"), *_mosaicity(experiment))
-    return Draft(settings, found=(f"{experiment.path.name}: {said}",))
+    settings = [Setting("crystal.orientation", orientation, f"{said}, and orientation"), *_mosaicity(experiment)]
+    if experiment.rotation is not None:
+        steps = scan_steps(experiment.rotation.width)
+        settings.append(Setting("crystal.scan", {"steps": steps}, "spindle angles that the rotation is sampled at"))
+    return Draft(tuple(settings), found=(f"{experiment.path.name}: {said}",))
 
 
 def _mosaicity(experiment: DialsExperiment) -> tuple[Setting, ...]:
@@ -157,6 +160,7 @@ def from_instrument(name: str, found: Instrument, image: int, whole: bool = True
     settings += [Setting(key, value, name) for key, value in _frameless(found).items()]
     if whole and found.rotation is not None:
         turn = {"phi0": found.rotation.of(image), "osc": found.rotation.width}
+        turn |= {"steps": scan_steps(found.rotation.width)} if found.rotation.width else {}
         settings.append(Setting("crystal.scan", turn, f"{name}, degrees, of image {image}"))
     notes = found.notes
     if found.sensor is not None and found.sensor.attenuation_um is None:
