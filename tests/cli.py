@@ -20,6 +20,7 @@ def configuration(directory: Path, values: dict[str, list[float]], **changes: An
         "crystal": {"cell": values["cell"], "orientation": {"misset_deg": values["misset_deg"]}, "cells": [6, 6, 6]},
         "structure_factors": {"default": 100.0},
         "background": {"model": "constant", "value": 3.0},
+        "output": {"report": False},
     }
     for section, change in changes.items():
         old = content.get(section)

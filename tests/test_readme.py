@@ -54,11 +54,12 @@ def amplitudes(path):
     mtz.write_to_file(str(path))
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith("refine ")])
-def test_command_works_as_written(line, clone):
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        assert main(shlex.split(line)[1:]) == 0
-    assert said.getvalue()
+def test_commands_work_as_written(clone):
+    for line in COMMANDS:
+        if line.startswith("refine "):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                assert main(shlex.split(line)[1:]) == 0, line
+            assert said.getvalue(), line
 
 
 def test_make_targets_exist():

@@ -81,6 +81,7 @@ class Output(Section):
     """Where results go."""
 
     directory: FileName = Field(default=Path("run"), description="folder of the results")
+    report: StrictBool = Field(default=True, description="write report.html; it can be made later, too")
 
 
 class Config(Section):

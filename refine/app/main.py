@@ -103,6 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     peer = "another program to time, of kind kernel; {case} stands for the case's name"
     benchmark.add_argument("--peer", action="append", default=[], metavar="'NAME=COMMAND'", help=peer)
     _add_config(benchmark)
+    reported = "report runs/first"
+    report = command("report", _report, "Make report.html again, or a page that compares several runs", reported)
+    report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="results directory; several: compared")
+    report.add_argument("-o", "--output", type=Path, help="page; default: DIR/report.html, or comparison.html here")
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
     init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
     init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
@@ -161,6 +165,13 @@ def _benchmark(chosen: argparse.Namespace, _: float) -> int:
     from refine.app.progress import Screen
 
     return benchmark(chosen.config, chosen.output, chosen.overrides, Screen(), chosen.peer)
+
+
+def _report(chosen: argparse.Namespace, _: float) -> int:
+    from refine.app.report.command import report
+
+    print(report(chosen.directories, chosen.output))
+    return 0
 
 
 def _nanobragg(chosen: argparse.Namespace, _: float) -> int:

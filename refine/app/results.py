@@ -14,8 +14,9 @@ from refine import __version__
 from refine.app.config import Config
 from refine.app.load import dump_config
 from refine.app.outcome import Estimate, Outcome
+from refine.app.parameter_table import write_parameters
 from refine.app.refined_expt import refined_experiments
-from refine.io.atomic import write_text
+from refine.io.atomic import write_atomically, write_text
 from refine.io.experiment_writer import write_expt
 from refine.io.geometries import mosflm_matrix_text
 from refine.io.images import write_image
@@ -67,6 +68,8 @@ def write_results(directory: Path, run: Run, problem: ImageProblem, solution: So
     photons, background included."""
     write_text(directory / "config.resolved.yaml", dump_config(run.config))
     _write_correlations(directory / "correlations.csv", outcome)
+    write_parameters(directory / "parameters.csv", problem.space, outcome)
+    _write_observed(directory / "observed.npz", problem)
     write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
     _write_matrix(directory / "A.mat", run.config, outcome)
     write_expt(directory / "refined.expt", refined_experiments(run.config, run.image, outcome.model))
@@ -122,8 +125,20 @@ def _provenance(run: Run, problem: ImageProblem) -> dict[str, Any]:
         "device": str(problem.observation.photons.device),
         "dtype": run.config.dtype,
         "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
+        "seed": run.config.seed,
         "started": run.started.isoformat(timespec="seconds"),
     }
+
+
+def _write_observed(path: Path, problem: ImageProblem) -> None:
+    """What the model was compared with: photons, which pixels, readout variance; whole numbers as such."""
+    seen = problem.observation
+    photons, trusted, readout = (x.cpu().numpy() for x in (seen.photons, seen.trusted, seen.readout_variance))
+    used = np.zeros_like(trusted)
+    used[tuple(part.cpu().numpy() for part in problem.pixels.place)] = True
+    photons = photons.astype(np.int32) if np.all(photons == photons.astype(np.int32)) else photons.astype(np.float32)
+    arrays: dict[str, Any] = {"image": photons, "trusted": used, "readout_variance": readout}
+    write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
 
 def _write_correlations(path: Path, outcome: Outcome) -> None:

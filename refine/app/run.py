@@ -60,6 +60,8 @@ def run(path: Path, directory: Path | None, overrides: Sequence[str], console: C
         done = Run(config, image_file(config), found.given_loss, warnings, started, time.time() - began)
         write_results(target, done, problem, solution, outcome)
         _report(progress, solution, outcome, warnings, target)
+        if config.output.report:
+            _write_report(progress, target)
     return EXIT_CODES.get(solution.status, 1)
 
 
@@ -114,6 +116,16 @@ def _report(progress: Progress, solution: Solution, outcome: Outcome, warnings: 
         progress.say(f"WARNING: {warning}")
     advice = f" ({solution.status.advice})" if solution.status.advice else ""
     progress.say(f"{solution.status.value}: {solution.reason}{advice}; results in {target}")
+
+
+def _write_report(progress: Progress, target: Path) -> None:
+    """report.html. What goes wrong with it must not take the answer, which is on disk, with it."""
+    from refine.app.report.page import write_report
+
+    try:
+        write_report(target)
+    except Exception as error:
+        progress.say(f"WARNING: no report.html ({error}); mend it, then: refine report {target}")
 
 
 def _warnings(problem: ImageProblem, found: Refined, outcome: Outcome) -> list[str]:

@@ -76,7 +76,7 @@ refinement:
   #stages: []                       # example: [{{stage: indexing}}, {{stage: pixels}}]
   #restraints: {{}}                   # example: {{distance: {{target: 120.0, sigma: 0.05}}}}; any parameter of free
 
-#output: {{directory: run}}
+#output: {{directory: run, report: true}}
 #compatibility: []                   # defects of nanoBragg.c to reproduce: corner_factors, layers_beyond_sensor
 #device: auto                        # auto | cpu | cuda
 #compile: auto                       # auto | true | false

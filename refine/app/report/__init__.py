@@ -1,0 +1,1 @@
+"""The page that shows a finished run: files of a results directory -> evidence -> pictures -> report.html."""
