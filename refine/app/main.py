@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = command("run", _run, "Refine against the observed image", "run configs/quickstart.yaml -o out")
     run.add_argument("-o", "--output", type=Path, help="results directory; default: the configuration's")
+    run.add_argument("--resume", action="store_true", help="go on where a run into the same directory was stopped")
     _add_config(run)
     simulated = "simulate configs/quickstart.yaml -o model.npz detector.oversample=2"
     simulate = command("simulate", _simulate, "Write the expected image of the starting crystal", simulated)
@@ -135,7 +136,7 @@ def _run(chosen: argparse.Namespace, began: float) -> int:
     from refine.app.progress import Screen
     from refine.app.run import run
 
-    return run(chosen.config, chosen.output, chosen.overrides, Screen(), began)
+    return run(chosen.config, chosen.output, chosen.overrides, Screen(), began, chosen.resume)
 
 
 def _simulate(chosen: argparse.Namespace, _: float) -> int:

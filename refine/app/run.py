@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,14 +11,16 @@ import torch
 from rich.console import Console
 
 from refine.app.build import build_model, build_problem, image_file, require_refinable
+from refine.app.checkpoint import Checkpoint, RememberedProblem
 from refine.app.config import Config
+from refine.app.interrupt import patient
 from refine.app.load import load_config
 from refine.app.outcome import Outcome, conclude
 from refine.app.progress import Progress, summary_lines
 from refine.app.results import Run, trace_row, write_results, write_trace
 from refine.app.strategy import Place, Refined, refine_image
 from refine.errors import InputError
-from refine.io.atomic import make_directory, require_writable, set_aside
+from refine.io.atomic import make_directory, remove_leftovers, require_writable, set_aside
 from refine.problem.identifiability import weak_combination
 from refine.problem.judgement import OUTLIER
 from refine.problem.problem import ImageProblem
@@ -34,10 +36,18 @@ FEW_OUTLIERS = 3  # pixels
 FALSE_RATIO = 1.2  # times the deviance of counting noise, above which the model does not explain the image
 
 
-def run(path: Path, directory: Path | None, overrides: Sequence[str], console: Console, began: float) -> int:
+def run(
+    path: Path,
+    directory: Path | None,
+    overrides: Sequence[str],
+    console: Console,
+    began: float,
+    resume: bool = False,
+) -> int:
     """Refine the configuration at `path`, results into `directory` or the configured one; returns the exit code.
 
-    Raises InputError where the input is wrong, before anything is written.
+    With `resume` it goes on where a run into the same directory was stopped, if there is such a run. Raises InputError
+    where the input is wrong, before anything is written.
     """
     config = load_config(path, overrides)
     target = Path(os.path.abspath(directory or config.output.directory))
@@ -46,11 +56,12 @@ def run(path: Path, directory: Path | None, overrides: Sequence[str], console: C
         torch.set_num_threads(config.threads)
     started = datetime.now(UTC)
     solver = _solver(config)
-    with Progress(console) as progress:
+    checkpoint = Checkpoint(target, config, resume)
+    with Progress(console) as progress, patient() as check:
         setup = build_model(config)
         problem = build_problem(config, setup)
         progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
-        found = _refine(config, problem, solver, progress, target)
+        found = _refine(config, problem, solver, progress, target, checkpoint, check)
         solution, settings = found.solution, config.refinement
         if found.stages:
             settings = settings.model_copy(update={"strategy": "stages", "stages": found.stages})
@@ -73,8 +84,17 @@ def _solver(config: Config) -> Solver:
         raise InputError(f"key 'refinement.optimizer.options': {error}") from error
 
 
-def _refine(config: Config, problem: ImageProblem, solver: Solver, progress: Progress, target: Path) -> Refined:
-    """The answer, and how it was come by; trace and log grow in `target` as the solver goes."""
+def _refine(
+    config: Config,
+    problem: ImageProblem,
+    solver: Solver,
+    progress: Progress,
+    target: Path,
+    checkpoint: Checkpoint,
+    check: Callable[[], None],
+) -> Refined:
+    """The answer, and how it was come by; trace, log and checkpoint grow in `target` as the solver goes, and `check`
+    is called whenever it may stop."""
     rows: list[list[float | str]] = []
 
     def observe(record: Record) -> None:
@@ -83,13 +103,22 @@ def _refine(config: Config, problem: ImageProblem, solver: Solver, progress: Pro
         rows.append(trace_row(problem, record))
         progress.iteration(record)
         write_trace(target, problem, rows)
+        check()
+
+    def say(line: str) -> None:
+        progress.say(line)
+        check()
 
     settings = config.refinement
     try:
         require_refinable(problem)
         _claim(target, progress)
+        checkpoint.begin()
+        if len(checkpoint):
+            progress.say(f"going on where {target} was stopped: {len(checkpoint)} evaluations are kept")
+        kept = RememberedProblem.keeping(problem, checkpoint)
         stop = Stop(max_iterations=settings.optimizer.max_iterations)
-        found = refine_image(problem, solver, settings.strategy, settings.stages, stop, observe, progress.say)
+        found = refine_image(kept, solver, settings.strategy, settings.stages, stop, observe, say)
     except KeyboardInterrupt:
         if not progress.logging:
             _claim(target, progress)
@@ -105,6 +134,7 @@ def _claim(target: Path, progress: Progress) -> None:
     """Make the results directory this run's: an earlier run's result stays under another name, so that no moment
     shows it beside this run's files."""
     make_directory(target)
+    remove_leftovers(target)
     set_aside(target / "result.yaml", target / "result.previous.yaml")
     progress.open_log(target / "refine.log")
 

@@ -152,10 +152,13 @@ class _Refinement:
             problem = with_smaller_crystal(problem, stage.cells_factor)
         z = carried(problem.space, problem.space.zero(), self.problem.space, place.z)
         stop = replace(self.stop, max_iterations=stage.max_iterations or self.stop.max_iterations)
-        solution = solve(problem, LevenbergMarquardt(), z, stop)
+        solution = solve(problem, LevenbergMarquardt(), z, stop, self._on_the_way)
         if solution.status is Status.INTERRUPTED:
             raise KeyboardInterrupt
         return Place(self.problem, carried(self.problem.space, place.z, problem.space, solution.z))
+
+    def _on_the_way(self, record: Record) -> None:
+        self.say(f"on the way: step {record.iteration}, loss {record.loss:.6f}, {record.seconds:.1f} s")
 
 
 def _rank(found: Refined) -> tuple[bool, float]:

@@ -1,6 +1,7 @@
 """Writing files so that a reader sees either the earlier file or the complete new one."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -51,6 +52,13 @@ def _replace(target: Path, writer: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writers that were killed have left of their temporary files in a folder."""
+    for path in directory.glob(".*.tmp"):
+        if re.fullmatch(r"\.[0-9a-f]{32}\.tmp", path.name):
+            path.unlink(missing_ok=True)
 
 
 def require_writable(directory: str | Path) -> None:

@@ -30,7 +30,7 @@ _ADVICE = {
     Status.MAX_ITERATIONS: "raise refinement.optimizer.max_iterations, or start nearer",
     Status.STALLED: "the model may not fit, or a parameter is at its limit: look at the residuals, free fewer",
     Status.DIVERGED: "check the starting cell, orientation and geometry against the image",
-    Status.INTERRUPTED: "run again to finish",
+    Status.INTERRUPTED: "run again with --resume to go on",
     Status.FALSE_MINIMUM: "do not use this answer: check geometry, cell and orientation, and start nearer",
     Status.SINGULAR: "free fewer parameters, or restrain one of those named",
 }

@@ -26,7 +26,7 @@ from refine.app.results import with_esd
 from refine.io.atomic import write_text
 from refine.solvers.solution import Status
 
-LONGEST_SIDE = 640  # pixels of a picture in the page
+LONGEST_SIDE = 560  # pixels of a picture in the page
 GALLERY, BRIGHT = 6, 0.5  # best and worst spots, of the brighter part of them
 PARAMETERS = 36  # traces at most
 NEAR_DEGENERATE = 0.95
