@@ -115,9 +115,9 @@ def build_model(config: Config) -> Setup:
         scan=build_scan(config, like),
         structure_factors=factors,
         background=_background(config, detector),
-        scale=like + 1,
+        scale=like + (config.images[0].scale if config.images else 1.0),
     )
-    overlap = _overlap(crystal, experiment)
+    overlap = () if config.shoebox else _overlap(crystal, experiment)
     interference, remarks = choose_interference(config, crystal, experiment)
     misset_deg = like.new_tensor(config.crystal.orientation.misset_deg)
     notes = (note, *overlap, *lost_parallax(config.detector, source), *remarks)
@@ -142,9 +142,9 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     """The configuration's image against its model. Raises InputError for an image that cannot be refined against
     and for free parameters that no image could determine."""
     space = build_space(config, setup)
-    observation = _observation(config, setup)
+    observation = build_observation(config, setup)
     noise = choose_noise(config.refinement.loss, config.detector.readout_noise)
-    return ImageProblem(space, observation, observation.pixels(), noise, _restraints(config, space), setup.interference)
+    return ImageProblem(space, observation, observation.pixels(), noise, build_restraints(config, space), setup.interference)
 
 
 def require_refinable(problem: ImageProblem) -> None:
@@ -245,6 +245,9 @@ def _a_matrix(config: Config) -> np.ndarray | None:
 
 def _structure_factors(config: Config, like: Tensor) -> tuple[StructureFactors, str]:
     given = config.structure_factors
+    if given.unknown:
+        unit = StructureFactors.uniform(like.new_tensor(1.0))
+        return replace(unit, d_min=given.d_min), "amplitudes are unknown, each found from its own spot"
     if given.file is None:
         uniform = StructureFactors.uniform(like.new_tensor(given.default))
         return replace(uniform, d_min=given.d_min), f"F = {given.default:g} for every reflection"
@@ -298,7 +301,8 @@ def by_panel(key: str, value: float | tuple[float, ...], shape: tuple[int, ...])
     return np.array(value).reshape(-1, 1, 1) if len(shape) == 3 else value[0]
 
 
-def _observation(config: Config, setup: Setup) -> Observation:
+def build_observation(config: Config, setup: Setup) -> Observation:
+    """The configuration's first image, in photons. Raises InputError where it cannot be refined against."""
     path, given, experiment = image_file(config), config.detector, setup.experiment
     shape = experiment.detector.shape
     raw = read_image(path, shape, config.images[0].frame)
@@ -365,7 +369,8 @@ def _require_usable(path: Path, photons: np.ndarray, trusted: np.ndarray, counts
         )
 
 
-def _restraints(config: Config, space: ParameterSpace) -> tuple[Restraint, ...]:
+def build_restraints(config: Config, space: ParameterSpace) -> tuple[Restraint, ...]:
+    """What the configuration knows of the parameters of a space. Raises InputError."""
     labels, like = {p.name: p.labels for p in space.parameters}, space.zero()
     given = config.refinement.restraints.given()
     for name, restraint in given.items():

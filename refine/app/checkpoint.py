@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from refine.io.atomic import make_directory, remove_leftovers, write_atomically,
 from refine.io.reading import guarded
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import Quadratic
+from refine.solvers.protocol import Problem
 
 FOLDER = "checkpoint.d"
 FREE_TO_CHANGE = ("title", "output", "refinement.optimizer.max_iterations")  # they do not change an evaluation
@@ -155,3 +156,44 @@ class RememberedProblem(ImageProblem):
         for part in parts:
             digest.update(part.detach().cpu().numpy().tobytes())
         return digest.hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class _Remembered:
+    """Any problem whose evaluations are kept, told from others by the digest of what it is made of."""
+
+    problem: Problem
+    checkpoint: Checkpoint
+    made_of: bytes
+
+    def loss(self, z: Tensor) -> Tensor:
+        return self._recalled("values", lambda: (self.problem.loss(z),), z)[0]
+
+    def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        value, gradient = self._recalled("gradients", lambda: self.problem.loss_and_gradient(z), z)
+        return value, gradient
+
+    def quadratic(self, z: Tensor) -> Quadratic:
+        def compute() -> tuple[Tensor, ...]:
+            found = self.problem.quadratic(z)
+            return found.value, found.gradient, found.curvature
+
+        return Quadratic(*self._recalled("jacobians", compute, z))
+
+    def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
+        return self._recalled("curvature_products", lambda: (self.problem.curvature_product(z, v),), z, v)[0]
+
+    def _recalled(self, kind: str, compute: Callable[[], tuple[Tensor, ...]], *at: Tensor) -> tuple[Tensor, ...]:
+        digest = hashlib.sha256(self.made_of + kind.encode())
+        for part in at:
+            digest.update(part.detach().cpu().numpy().tobytes())
+        found = self.checkpoint.recall(digest.hexdigest()[:40], compute)
+        return tuple(part.to(at[0]) for part in found)
+
+
+def remembered(problem: Problem, checkpoint: Checkpoint, parts: Sequence[Tensor]) -> Problem:
+    """A problem, from now on remembered; `parts` tell it from every other problem of the run."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.detach().cpu().numpy().tobytes())
+    return _Remembered(problem, checkpoint, digest.digest())

@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import gemmi
-from pydantic import AfterValidator, Field, StrictBool
+from pydantic import Field, StrictBool
 
-from refine.app.config_base import Count, FileName, NotNegative, Number, Positive, Problem, Section, Text, Whole, reject
-from refine.app.config_crystal import Crystal, fits_group, group_needs
+from refine.app.config_base import Count, FileName, NotNegative, Number, Positive, Problem, Section, Text, Whole
+from refine.app.config_crystal import Crystal, Orientation, fits_group, group_needs
 from refine.app.config_instrument import Beam, Detector
-from refine.app.config_refinement import Refinement
+from refine.app.config_refinement import OF_SHOEBOXES, Refinement, Shoebox, ShoeboxPixels
 
 
-def _one_image(images: tuple["Image", ...]) -> tuple["Image", ...]:
-    if len(images) > 1:
-        reject([Problem("", [str(i.file) for i in images], "one image; several are not supported by this version yet")])
-    return images
+class ImageBeam(Section):
+    """What differs from image to image in the beam."""
+
+    wavelength: Positive | None = Field(default=None, description="photon wavelength; null: that of the beam [Å]")
 
 
 class Image(Section):
@@ -27,6 +27,14 @@ class Image(Section):
     frame: Count | None = Field(
         default=None, description="number in a file of many, from 1, over all data files of a master [frames]"
     )
+    orientation: Orientation | None = Field(
+        default=None, description="the crystal's in this image; null: that of crystal.orientation"
+    )
+    beam: ImageBeam = Field(default=ImageBeam(), description="this image's beam")
+    scale: Positive = Field(default=1.0, description="factor on the fluence to start from")
+    spots: FileName | None = Field(
+        default=None, description="DIALS .refl of indexed spots, whose places the results are compared with"
+    )
 
 
 class StructureFactors(Section):
@@ -36,6 +44,9 @@ class StructureFactors(Section):
         default=None, description="complete P1 list of h k l F as text (.gz too), or an .mtz", examples=["F.hkl"]
     )
     column: Text | None = Field(default=None, description="amplitude column of an .mtz; null picks it")
+    unknown: StrictBool = Field(
+        default=False, description="whether every reflection's amplitude is found from the image itself"
+    )
     default: NotNegative = Field(default=0.0, description="amplitude where the list has none [electrons]")
     interpolate: StrictBool = Field(
         default=False, description="amplitudes between the reflections by tricubic interpolation, not the nearest's"
@@ -47,8 +58,10 @@ class StructureFactors(Section):
     def problems(self) -> Iterator[Problem]:
         if self.file is None and self.interpolate:
             yield Problem("interpolate", True, "false when there is no file")
-        if self.file is None and self.default == 0:
-            yield Problem("file", None, "a file name, or a default above 0: the image would be zero everywhere")
+        if self.unknown and (self.file is not None or self.default > 0):
+            yield Problem("unknown", True, "false where there is a file or a default; free them: refinement.free")
+        if self.file is None and self.default == 0 and not self.unknown:
+            yield Problem("file", None, "a file name, unknown: true, or a default above 0")
         if self.file is None and self.column is not None:
             yield Problem("column", self.column, "null when there is no file")
 
@@ -88,9 +101,7 @@ class Config(Section):
     """A whole configuration; its paths are absolute after loading."""
 
     title: Text = Field(default="", description="free text")
-    images: Annotated[tuple[Image, ...], AfterValidator(_one_image)] = Field(
-        default=(), description="observed images; a simulation needs none"
-    )
+    images: tuple[Image, ...] = Field(default=(), description="observed images; a simulation needs none")
     beam: Beam = Field(description="incident beam", examples=[{"wavelength": 1.0}])
     detector: Detector = Field(
         description="detector",
@@ -116,7 +127,16 @@ class Config(Section):
     )
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(default=0, description="seed of every random draw but mosaic")
 
+    @property
+    def shoebox(self) -> Shoebox | None:
+        """How shoeboxes are chosen; None where all pixels are compared."""
+        given = self.refinement.pixels
+        if isinstance(given, ShoeboxPixels):
+            return given.shoebox
+        return Shoebox() if given is None and self.structure_factors.unknown else None
+
     def problems(self) -> Iterator[Problem]:
+        yield from self._shoebox_problems() if self.shoebox else self._whole_image_problems()
         free, mosaic = list(self.refinement.free), self.crystal.mosaic
         if self.beam.gaussian.given and mosaic.model != "gaussian":
             yield Problem(
@@ -145,3 +165,45 @@ class Config(Section):
             yield Problem("refinement.restraints.cell.target", list(restraint.target), needs)
         if "background" in free and self.background.model == "none":
             yield Problem("refinement.free", free, "background only when background.model is not none")
+
+    def _whole_image_problems(self) -> Iterator[Problem]:
+        settings = self.refinement
+        if self.structure_factors.unknown:
+            yield Problem("refinement.pixels", "all", "null or shoebox where structure_factors.unknown is true")
+        if settings.holdout:
+            yield Problem("refinement.holdout", settings.holdout, "0 without refinement.pixels: {shoebox: {}}")
+        if "amplitudes" in settings.free:
+            needs = "amplitudes only with refinement.pixels: {shoebox: {}}"
+            yield Problem("refinement.free", list(settings.free), needs)
+        if len(self.images) > 1:
+            needs = "one image without refinement.pixels: {shoebox: {}}"
+            yield Problem("images", [str(image.file) for image in self.images], needs)
+        if settings.restraints.amplitudes is not None:
+            needs = "null without refinement.pixels: {shoebox: {}}"
+            yield Problem("refinement.restraints.amplitudes", settings.restraints.amplitudes.model_dump(), needs)
+        for number, image in enumerate(self.images):
+            if image.spots is not None:
+                needs = "null without refinement.pixels: {shoebox: {}}"
+                yield Problem(f"images.{number}.spots", str(image.spots), needs)
+
+    def _shoebox_problems(self) -> Iterator[Problem]:
+        settings, scan = self.refinement, self.crystal.scan
+        if self.crystal.mosaic.model != "gaussian":
+            yield Problem("crystal.mosaic.model", self.crystal.mosaic.model, "gaussian for shoeboxes")
+        if scan.osc != 0:
+            yield Problem("crystal.scan.osc", scan.osc, "0 for shoeboxes, which are of stills")
+        if self.detector.oversample != 1:
+            yield Problem("detector.oversample", self.detector.oversample, "1 for shoeboxes")
+        if self.background.model == "file" or self.background.water_um:
+            needs = "none, constant or plane, without water, for shoeboxes, each of which has its own"
+            yield Problem("background.model", self.background.model, needs)
+        if idle := [name for name in settings.free if name not in OF_SHOEBOXES]:
+            yield Problem("refinement.free", list(settings.free), f"for shoeboxes parameters other than {idle[0]}")
+        if settings.strategy == "stages":
+            yield Problem("refinement.strategy", "stages", "auto or single for shoeboxes")
+        if settings.loss == "mse":
+            yield Problem("refinement.loss", "mse", "poisson, gaussian or robust for shoeboxes")
+        free = self.structure_factors.unknown or "amplitudes" in settings.free
+        if settings.restraints.amplitudes is not None and (self.structure_factors.unknown or not free):
+            needs = "null unless amplitudes are in refinement.free and structure_factors has a file or a default"
+            yield Problem("refinement.restraints.amplitudes", settings.restraints.amplitudes.model_dump(), needs)

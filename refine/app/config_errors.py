@@ -16,18 +16,12 @@ from refine.app.config_yaml import UNREADABLE, Document, KeyPath
 NOT_YET = "is not supported by this version yet"
 UNSUPPORTED_KEYS = frozenset(
     {
-        "images.*.orientation",
-        "images.*.scale",
         "images.*.background",
-        "images.*.beam",
         "structure_factors.model",
-        "structure_factors.unknown",
-        "refinement.holdout",
     }
 )
 UNSUPPORTED_VALUES = {
     "background.model": ("radial",),
-    "refinement.free.*": ("amplitudes",),
 }
 _ABSENT = object()
 _BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
-from refine.app.config_base import Count, Number, Positive, Problem, Section, Text, Whole, reject
+from refine.app.config_base import Count, NotNegative, Number, Positive, Problem, Section, Text, Whole, reject
 from refine.app.config_crystal import Cell
 
 SOLVER_NAMES = (
@@ -46,7 +46,28 @@ FreeName = Literal[
     "attenuation",
     "background",
     "water",
+    "amplitudes",
 ]
+OF_SHOEBOXES = {
+    "cell",
+    "orientation",
+    "scale",
+    "cells",
+    "mosaic",
+    "b_factor",
+    "wavelength",
+    "distance",
+    "beam_center",
+    "detector_rotations",
+    "detector_rotations.x",
+    "detector_rotations.y",
+    "detector_rotations.z",
+    "twotheta",
+    "divergence",
+    "bandwidth",
+    "background",
+    "amplitudes",
+}
 
 
 def _known_solver(name: str) -> str:
@@ -118,6 +139,12 @@ class ValueRestraint(Section):
             yield Problem("sigma", list(self.sigma), f"{len(self.target)} numbers, one for each target")
 
 
+class AmplitudeRestraint(Section):
+    """How far intensities |F|^2 may be from the known ones."""
+
+    relative_sigma: Positive = Field(description="esd of an intensity, as a fraction of it", examples=[0.3])
+
+
 def _restraint(of: str) -> Any:
     return Field(default=None, description=f"restraint of {of}; null: none")
 
@@ -144,10 +171,31 @@ class Restraints(Section):
     attenuation: ValueRestraint | None = _restraint("the sensor's attenuation length")
     background: ValueRestraint | None = _restraint("the background's terms")
     water: ValueRestraint | None = _restraint("the edge of the water")
+    amplitudes: AmplitudeRestraint | None = _restraint("the intensities of reflections, where they are free")
 
     def given(self) -> dict[str, CellRestraint | ValueRestraint]:
-        """Those that are not null."""
-        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        """Those of parameters that are not null."""
+        names = [name for name in type(self).model_fields if name != "amplitudes"]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Shoebox(Section):
+    """Boxes of pixels round predicted spots, each with a background of its own; of stills of a Gaussian mosaic."""
+
+    size: Annotated[Count, Field(ge=7, le=101)] = Field(default=15, description="edge of a box, an odd number [pixels]")
+    min_signal: NotNegative = Field(
+        default=5.0, description="least intensity of a reflection that is used [standard deviations]"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.size % 2 == 0:
+            yield Problem("size", self.size, "an odd number of pixels, so that a spot can be in the middle")
+
+
+class ShoeboxPixels(Section):
+    """The pixels of shoeboxes alone."""
+
+    shoebox: Shoebox = Field(description="boxes round predicted spots", examples=[{"size": 15}])
 
 
 class Stage(Section):
@@ -189,7 +237,14 @@ class Refinement(Section):
         description="likelihood; gaussian has photon + readout variance, mse weighs all pixels alike, robust bounds the"
         " pull of hot pixels and of what the model does not know",
     )
-    pixels: Literal["all"] = Field(default="all", description="pixels that are compared")
+    pixels: Literal["all"] | ShoeboxPixels | None = Field(
+        default=None,
+        description="pixels that are compared; null: shoeboxes where structure_factors.unknown, all elsewhere",
+        examples=[{"shoebox": {"size": 15}}],
+    )
+    holdout: Annotated[NotNegative, Field(lt=1)] = Field(
+        default=0.0, description="fraction of the reflections whose shoeboxes are kept from the refinement"
+    )
     resolution: Resolution = Field(default=Resolution(), description="range of d that is compared [Å]")
     optimizer: Optimizer = Field(default=Optimizer(), description="solver")
     strategy: Literal["auto", "single", "stages"] = Field(

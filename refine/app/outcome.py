@@ -67,8 +67,14 @@ class Outcome:
 def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, image: Tensor | None = None) -> Outcome:
     """Physical values with their esds (the inverse Fisher information through symmetry and transforms), and the fit;
     `image` (P,) is the expected one, where it is known."""
-    space, z = problem.space, solution.z
-    inverse, undetermined = _covariance(problem, solution)
+    fit = _fit(problem, problem.image(solution.z) if image is None else image)
+    return describe(problem.space, solution.z, *_covariance(problem, solution), misset_deg, fit)
+
+
+def describe(
+    space: ParameterSpace, z: Tensor, inverse: Tensor, undetermined: Tensor, misset_deg: Tensor, fit: Fit
+) -> Outcome:
+    """The outcome of a space's z (n,), whose covariance is `inverse` (n, n), some of it `undetermined` (n,)."""
     moved = space.rates(z)
     moved = torch.where(torch.linalg.vector_norm(moved, dim=1, keepdim=True) > FIXED, moved, 0.0)
     spread = moved @ inverse @ moved.T
@@ -80,16 +86,7 @@ def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, imag
         rows = slice(place, place := place + len(parameter.labels))
         start = given[parameter.name].start if parameter.name in given else parameter.read(torch.zeros_like(part))
         estimates[parameter.name] = Estimate(start, parameter.read(part), esd[rows], parameter.labels, parameter.units)
-    model = space.to_model(z)
-    estimates = given | estimates
-    return Outcome(
-        model,
-        estimates,
-        space.names,
-        space.physical(z),
-        spread,
-        _fit(problem, problem.image(z) if image is None else image),
-    )
+    return Outcome(space.to_model(z), given | estimates, space.names, space.physical(z), spread, fit)
 
 
 def _covariance(problem: ImageProblem, solution: Solution) -> tuple[Tensor, Tensor]:

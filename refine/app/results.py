@@ -23,10 +23,12 @@ from refine.io.images import write_image
 from refine.io.results import write_csv, write_yaml
 from refine.model.conventions import frame_change
 from refine.model.forward import expected_image
+from refine.parameters.parameter import Model
 from refine.problem.problem import ImageProblem
 from refine.solvers.solution import Record, Solution
 
 ALWAYS = {"cell", "orientation"}  # reported under names of their own
+HISTORY = ("iteration", "loss", "accepted", "gradient_norm", "largest_shift_over_esd", "seconds")
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,7 @@ def trace_row(problem: ImageProblem, record: Record) -> list[float | str]:
 
 def write_trace(directory: Path, problem: ImageProblem, rows: list[list[float | str]]) -> None:
     """trace.csv: a row an iteration."""
-    header = ["iteration", "loss", "accepted", "gradient_norm", "largest_shift_over_esd", "seconds"]
-    write_csv(directory / "trace.csv", [*header, *problem.space.names], rows)
+    write_csv(directory / "trace.csv", [*HISTORY, *problem.space.names], rows)
 
 
 def write_results(directory: Path, run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> None:
@@ -71,7 +72,7 @@ def write_results(directory: Path, run: Run, problem: ImageProblem, solution: So
     write_parameters(directory / "parameters.csv", problem.space, outcome)
     _write_observed(directory / "observed.npz", problem)
     write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
-    _write_matrix(directory / "A.mat", run.config, outcome)
+    write_matrix(directory / "A.mat", run.config, outcome.model)
     write_expt(directory / "refined.expt", refined_experiments(run.config, run.image, outcome.model))
     write_yaml(directory / "result.yaml", result_record(run, problem, solution, outcome))
 
@@ -101,7 +102,7 @@ def result_record(run: Run, problem: ImageProblem, solution: Solution, outcome: 
         },
         "correlations": "correlations.csv",
         "wall_seconds": round(run.seconds, 3),
-        "provenance": _provenance(run, problem),
+        "provenance": provenance(run.config, run.started, str(problem.observation.photons.device)),
     }
 
 
@@ -118,15 +119,16 @@ def _loss_record(run: Run, problem: ImageProblem, solution: Solution, outcome: O
     }
 
 
-def _provenance(run: Run, problem: ImageProblem) -> dict[str, Any]:
+def provenance(config: Config, started: datetime, device: str) -> dict[str, Any]:
+    """By what, on what, from what and when a result was made."""
     return {
         "version": __version__,
         "torch": str(torch.__version__),
-        "device": str(problem.observation.photons.device),
-        "dtype": run.config.dtype,
-        "config_sha256": hashlib.sha256(dump_config(run.config).encode()).hexdigest(),
-        "seed": run.config.seed,
-        "started": run.started.isoformat(timespec="seconds"),
+        "device": device,
+        "dtype": config.dtype,
+        "config_sha256": hashlib.sha256(dump_config(config).encode()).hexdigest(),
+        "seed": config.seed,
+        "started": started.isoformat(timespec="seconds"),
     }
 
 
@@ -146,8 +148,9 @@ def _write_correlations(path: Path, outcome: Outcome) -> None:
     write_csv(path, ["", *outcome.names], rows)
 
 
-def _write_matrix(path: Path, config: Config, outcome: Outcome) -> None:
-    crystal, beam = outcome.model.crystal, outcome.model.experiment.beam
+def write_matrix(path: Path, config: Config, model: Model) -> None:
+    """The refined matrix in MOSFLM's frame and form."""
+    crystal, beam = model.crystal, model.experiment.beam
     mosflm = frame_change(config.detector.convention, "mosflm") @ crystal.a_matrix.cpu().numpy()
     write_text(path, mosflm_matrix_text(mosflm, float(beam.wavelength), crystal.cell.tolist()))
 

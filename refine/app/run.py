@@ -58,6 +58,8 @@ def run(
     solver = _solver(config)
     checkpoint = Checkpoint(target, config, resume)
     with Progress(console) as progress, patient() as check:
+        if config.shoebox:
+            return _run_stills(config, target, solver, progress, checkpoint, check, started, began)
         setup = build_model(config)
         problem = build_problem(config, setup)
         progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
@@ -74,6 +76,27 @@ def run(
         if config.output.report:
             _write_report(progress, target)
     return EXIT_CODES.get(solution.status, 1)
+
+
+def _run_stills(
+    config: Config,
+    target: Path,
+    solver: Solver,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    check: Callable[[], None],
+    started: datetime,
+    began: float,
+) -> int:
+    from refine.app.stills.run import run_stills
+
+    def claim() -> None:
+        _claim(target, progress)
+
+    status = run_stills(config, target, solver, progress, checkpoint, check, claim, started, began)
+    if config.output.report:
+        _write_report(progress, target)
+    return EXIT_CODES.get(status, 1)
 
 
 def _solver(config: Config) -> Solver:

@@ -25,6 +25,8 @@ def simulate(path: Path, output: Path, overrides: Sequence[str], noise: bool) ->
     drawn from the configuration's seed, and readout noise is added. Raises InputError.
     """
     config = load_config(path, overrides)
+    if config.structure_factors.unknown:
+        raise InputError(f"{path}: structure_factors.unknown leaves the image open; give a file or a default")
     if config.threads:
         torch.set_num_threads(config.threads)
     setup = build_model(config)

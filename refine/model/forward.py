@@ -116,8 +116,8 @@ def widest_reflection(crystal: Crystal, experiment: Experiment, pixels: Pixels) 
         return torch.zeros_like(experiment.scale)
     steps, angles = crystal_steps(crystal, experiment)
     scattering = pixel_scattering(experiment, pixels).flatten(1)
-    blur = _blur(crystal.mosaic, experiment)
-    return reflection_widths(scattering, crystal.real_space, crystal.cells, blur, angles, steps).max()
+    spread = blur(crystal.mosaic, experiment)
+    return reflection_widths(scattering, crystal.real_space, crystal.cells, spread, angles, steps).max()
 
 
 def pixel_scattering(experiment: Experiment, pixels: Pixels) -> Tensor:
@@ -155,12 +155,12 @@ def _crystal_sum(
     steps, angles = crystal_steps(crystal, experiment)
     if isinstance(crystal.mosaic, Mosaic):
         return interference(scattering, crystal.real_space, crystal.cells, angles, steps, weights)
-    blur = _blur(crystal.mosaic, experiment)
-    points = gaussian_interference(scattering, crystal.real_space, crystal.cells, blur, angles, steps)
+    spread = blur(crystal.mosaic, experiment)
+    points = gaussian_interference(scattering, crystal.real_space, crystal.cells, spread, angles, steps)
     return (points.reshape(weights.shape) * weights).sum(0)
 
 
-def _blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
+def blur(mosaic: GaussianMosaic, experiment: Experiment) -> Blur:
     """What spreads the reflections of a Gaussian mosaic."""
     beam = experiment.beam
     rotations = torch.deg2rad(mosaic.factor)

@@ -15,3 +15,16 @@ def jacobian(values: Tensor, z: Tensor) -> Tensor:
         return z.new_zeros(values.numel(), len(z))
     rows = [torch.autograd.grad(v, z, retain_graph=True, allow_unused=True)[0] for v in values.reshape(-1)]
     return torch.stack([torch.zeros_like(z) if row is None else row for row in rows])
+
+
+def columns(values: Tensor, z: Tensor) -> Tensor:
+    """Derivatives (..., n) of a tensor of many values (...), made from z (n,) with a graph that can be differentiated
+    twice: the product of any weights with the Jacobian is linear in them, so its derivatives by the weights are the
+    Jacobian's columns. n passes, where `jacobian` takes one a value; 0 where z plays no part.
+    """
+    if not values.requires_grad:
+        return values.new_zeros(*values.shape, len(z))
+    weights = torch.zeros_like(values, requires_grad=True)
+    (product,) = torch.autograd.grad(values, z, weights, create_graph=True)
+    found = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in product]
+    return torch.stack(found, -1)

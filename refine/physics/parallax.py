@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from refine.physics.vectors import dot
+
 PASSES = 4  # each multiplies what is left of the error by about depth / distance
 
 
@@ -42,6 +44,6 @@ def absorbed_at(surface: Tensor, normals: Tensor, thickness: Tensor, attenuation
     """
     position = surface
     for _ in range(PASSES):
-        obliquity = (position * normals).sum(0) / torch.linalg.vector_norm(position, dim=0)
+        obliquity = dot(position, normals) / torch.sqrt(dot(position, position))
         position = surface + normals * (obliquity * mean_path(obliquity, thickness, attenuation))
     return position

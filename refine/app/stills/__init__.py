@@ -1,0 +1,1 @@
+"""Shoeboxes of stills, one or many: from images and a configuration to results."""

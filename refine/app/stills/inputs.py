@@ -1,0 +1,155 @@
+"""The images of a run, each made ready by itself."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from refine.app.build import Setup, build_model, build_observation
+from refine.app.config import Config, Image
+from refine.errors import InputError
+from refine.io.experiments import read_experiment
+from refine.io.reflection_tables import Spots, read_spots
+from refine.model.prediction import corner_resolution
+from refine.parameters.space import ParameterSpace
+from refine.problem.identifiability import require_identifiable
+from refine.problem.noise import choose_noise
+from refine.problem.placement import Choice, Still
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An image, the configuration of a run of it alone, its start, the pixels, and observed spots where there are
+    some."""
+
+    path: Path
+    config: Config
+    setup: Setup
+    still: Still
+    spots: Spots | None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image that is left out, and why."""
+
+    path: Path
+    reason: str
+
+
+def listed_images(config: Config) -> tuple[Image, ...]:
+    """The images of a configuration, globs resolved. Raises InputError."""
+    if not config.images:
+        raise InputError("key 'images' is missing; accepted: a list such as [{file: image.cbf}]")
+    found: list[Image] = []
+    for number, image in enumerate(config.images):
+        pattern = image.file
+        if pattern.exists() or not any(sign in pattern.name for sign in "*?["):
+            paths = [pattern]
+        elif not (paths := sorted(pattern.parent.glob(pattern.name))):
+            raise InputError(f"key 'images.{number}.file': no file fits {pattern}; accepted: a file, or a pattern")
+        found += [image.model_copy(update={"file": Path(os.path.abspath(path))}) for path in paths]
+    names = [(image.file, image.frame) for image in found]
+    if twice := [name for k, (name, frame) in enumerate(names) if (name, frame) in names[:k]]:
+        raise InputError(f"key 'images': {twice[0]} is there twice; accepted: each image once")
+    return tuple(found)
+
+
+def make_ready(config: Config) -> tuple[list[Ready], list[Failed]]:
+    """The images, with one starting cell for all, and those that cannot be read. Raises InputError where none can."""
+    images = listed_images(config)
+    settings = [_of_image(config, image) for image in images]
+    ready: list[Ready] = []
+    failed: list[Failed] = []
+    for image, alone in zip(images, settings, strict=True):
+        try:
+            ready.append(_ready(image, alone))
+        except InputError as error:
+            if len(images) == 1:
+                raise
+            failed.append(Failed(image.file, str(error)))
+    if not ready:
+        reasons = "\n".join(failure.reason for failure in failed)
+        raise InputError(f"none of the {len(images)} images can be used:\n{reasons}")
+    return _with_one_cell(ready), failed
+
+
+def _of_image(config: Config, image: Image) -> Config:
+    """The configuration of a run of this image alone."""
+    crystal, beam = config.crystal, config.beam
+    if image.orientation is not None:
+        crystal = crystal.model_copy(update={"orientation": image.orientation})
+    if image.beam.wavelength is not None:
+        beam = beam.model_copy(update={"wavelength": image.beam.wavelength})
+    return config.model_copy(update={"images": (image,), "crystal": crystal, "beam": beam})
+
+
+def _ready(image: Image, config: Config) -> Ready:
+    setup = build_model(config)
+    orientation, spots = config.crystal.orientation, None
+    if image.spots is not None:
+        named = None if orientation.expt is None else read_experiment(orientation.expt, orientation.index)
+        spots = read_spots(image.spots, named and named.identifier)
+    return Ready(image.file, config, setup, _still(config, setup), spots)
+
+
+def _still(config: Config, setup: Setup) -> Still:
+    settings, box = config.refinement, config.shoebox
+    assert box is not None
+    limits, factors = settings.resolution, config.structure_factors
+    d_min = max(limits.min or 0.0, factors.d_min or 0.0, corner_resolution(setup.experiment))
+    centring = gemmi.find_spacegroup_by_name(config.crystal.space_group).centring_type()
+    choice = Choice(
+        box.size, box.min_signal, d_min, limits.max or float("inf"), settings.holdout, config.seed, centring
+    )
+    noise = choose_noise(settings.loss, config.detector.readout_noise)
+    background = "plane" if config.background.model == "plane" else "constant"
+    known = None if factors.unknown else setup.experiment.structure_factors
+    observation = build_observation(config, setup)
+    return Still(observation, noise, background, choice, known, _relative_sigma(config))
+
+
+def _relative_sigma(config: Config) -> float:
+    """Of the intensities about the known ones: 0 where they are exact, infinity where they are free."""
+    settings = config.refinement
+    if config.structure_factors.unknown:
+        return float("inf")
+    if "amplitudes" not in settings.free:
+        return 0.0
+    pull = settings.restraints.amplitudes
+    return float("inf") if pull is None else pull.relative_sigma
+
+
+def free_space(ready: Ready) -> tuple[ParameterSpace, tuple[str, ...]]:
+    """An image's free parameters, and what is said of those that are found otherwise. Raises InputError."""
+    settings, setup = ready.config.refinement, ready.setup
+    eliminated = {"amplitudes", "background"}
+    notes: tuple[str, ...] = ()
+    if ready.still.relative_sigma == float("inf") and (idle := {"scale", "b_factor"} & set(settings.free)):
+        eliminated |= idle
+        notes = (f"{' and '.join(sorted(idle))} stay as they are: free amplitudes take their part",)
+    names = [name for name in settings.free if name not in eliminated]
+    space = ParameterSpace.of(setup.crystal, setup.experiment, names, setup.misset_deg)
+    require_identifiable(space)
+    return space, notes
+
+
+def _with_one_cell(ready: list[Ready]) -> list[Ready]:
+    """With the mean of the images' starting cells in all of them."""
+    cells = np.array([one.setup.crystal.cell.tolist() for one in ready])
+    if len(ready) == 1 or not np.ptp(cells, axis=0).any():
+        return ready
+    mean = tuple(float(value) for value in cells.mean(0))
+    found = []
+    for one in ready:
+        crystal = one.config.crystal.model_copy(update={"cell": mean})
+        config = one.config.model_copy(update={"crystal": crystal})
+        found.append(Ready(one.path, config, build_model(config), one.still, one.spots))
+    return found
+
+

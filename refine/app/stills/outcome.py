@@ -1,0 +1,213 @@
+"""What a refinement of stills says: of every image its values with esds, its reflections, its fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from refine.app.outcome import Fit, Outcome, describe
+from refine.app.stills.inputs import Ready
+from refine.app.stills.strategy import LOCAL, Placed, Refined, refined_model
+from refine.io.reflection_tables import Spots
+from refine.model.prediction import predict
+from refine.parameters.parameter import Model
+from refine.problem.quadratic import covariance
+from refine.problem.separable import BoxFit
+from refine.problem.shoebox import Shoeboxes
+from refine.problem.shoebox_problem import ShoeboxProblem
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reflections:
+    """R reflections of an image: Miller indices (R, 3), panel, places in pixels of the model and the observed spot
+    (undefined where it has none), amplitude |F| with its esd, background in photons/pixel at the middle, the deviance
+    per pixel, and whether it was held out; with the boxes they come from and their fit."""
+
+    indices: NDArray[np.int64]
+    panel: NDArray[np.int64]
+    model: Array
+    observed: Array
+    amplitude: Array
+    amplitude_esd: Array
+    background: Array
+    score: Array
+    held: NDArray[np.bool_]
+    boxes: Shoeboxes
+    fit: BoxFit
+
+    @property
+    def offsets(self) -> Array:
+        """Distances (R,) in pixels of the model's spots from the observed ones."""
+        return np.asarray(np.linalg.norm(self.model - self.observed, axis=1))
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image: how it was made ready, its outcome, its reflections."""
+
+    ready: Ready
+    outcome: Outcome
+    reflections: Reflections
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """All images; names (m,), values (m,) and covariance (m, m) of everything that was refined, what is shared once;
+    the fit over all, and by how much the esds exceed those of counting noise."""
+
+    images: tuple[Image, ...]
+    names: tuple[str, ...]
+    values: Tensor
+    covariance: Tensor
+    fit: Fit
+    esd_factor: float
+
+    @property
+    def correlation(self) -> Tensor:
+        """(m, m); 0 for a value that does not move."""
+        esd = torch.sqrt(torch.diagonal(self.covariance).clamp_min(0.0))
+        safe = torch.where(esd > 0, esd, 1.0)
+        return self.covariance / (safe[:, None] * safe)
+
+
+def conclude(found: Refined) -> Conclusion:
+    """Physical values, and esds from how the shoeboxes scatter about them."""
+    spread, undetermined = _covariance(found)
+    parts = [_sums(found, number) for number in range(len(found.images))]
+    fit = _total(parts, found.space.size)
+    images = []
+    for number, placed in enumerate(found.images):
+        place = found.space.places[number]
+        mine = spread[place[:, None], place]
+        own = _total([parts[number]], placed.space.size)
+        told = describe(placed.space, found.z_of(number), mine, undetermined[place], placed.ready.setup.misset_deg, own)
+        images.append(Image(placed.ready, told, _reflections(placed, refined_model(found, number), found, number)))
+    names, rates, values = _physical(found)
+    return Conclusion(tuple(images), names, values, rates @ spread @ rates.T, fit, _factor(found, spread))
+
+
+def _covariance(found: Refined) -> tuple[Tensor, Tensor]:
+    """Covariance (n, n) of z, and which coordinates (n,) are not determined.
+
+    H^-1 (sum g g^T) H^-1 with the gradients g of the boxes (Huber 1967; White 1982, Econometrica 50, 1): real spots
+    lie off any model's by more than photons make them, each as a whole, so that pixels cannot be the independent
+    observations. Where the model is right it is the inverse information, as for any likelihood.
+    """
+    inverse, undetermined = covariance(found.solution.quadratic.curvature)
+    scatter, boxes = found.problem.prior_curvature(found.solution.z), 0
+    for number, problem in enumerate(found.problem.problems):
+        assert isinstance(problem, ShoeboxProblem)
+        scores, place = problem.scores(found.z_of(number)), found.space.places[number]
+        scatter = scatter.index_put((place[:, None], place), scores.T @ scores, accumulate=True)
+        boxes += len(scores)
+    few = boxes / max(1, boxes - found.space.size)
+    return inverse @ (few * scatter) @ inverse, undetermined
+
+
+def _factor(found: Refined, spread: Tensor) -> float:
+    """How much larger the esds are than counting noise alone would make them, as a geometric mean."""
+    inverse, _ = covariance(found.solution.quadratic.curvature)
+    ratios = torch.diagonal(spread) / torch.diagonal(inverse).clamp_min(1e-300)
+    ratios = ratios[ratios > 0]
+    return float(torch.exp(torch.log(ratios).mean() / 2)) if len(ratios) else 1.0
+
+
+def joint_names(found: Refined) -> tuple[str, ...]:
+    """The labels of everything that is refined; an image's own with its name where there are several."""
+    return _physical(found)[0]
+
+
+def joint_values(found: Refined, z: Tensor) -> Tensor:
+    """The physical values (m,) at z, in the order of `joint_names`."""
+    return _physical(replace(found, solution=replace(found.solution, z=z)))[2]
+
+
+def _physical(found: Refined) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Names (m,), derivatives (m, n) by z, and values (m,)."""
+    names: list[str] = []
+    rows, values = [], []
+    for number, placed in enumerate(found.images):
+        z, place = found.z_of(number), found.space.places[number]
+        rates = z.new_zeros(len(placed.space.names), found.space.size)
+        rates[:, place] = placed.space.rates(z)
+        own = [p.name in LOCAL for p in placed.space.parameters for _ in p.labels]
+        wanted = torch.tensor([number == 0 or local for local in own])
+        suffix = f"[{placed.ready.path.name.partition('.')[0]}]" if len(found.images) > 1 else ""
+        names += [
+            name + (suffix if local else "")
+            for name, local, want in zip(placed.space.names, own, wanted.tolist(), strict=True)
+            if want
+        ]
+        rows.append(rates[wanted])
+        values.append(placed.space.physical(z)[wanted])
+    return tuple(names), torch.cat(rows), torch.cat(values)
+
+
+def _sums(found: Refined, number: int) -> tuple[float, float, float, int, int]:
+    """Deviance, its mean and variance under noise alone, pixels and fitted linear values of the boxes that were
+    used."""
+    problem = found.problem.problems[number]
+    assert isinstance(problem, ShoeboxProblem)
+    fit = problem.fit(found.z_of(number))
+    use, boxes = problem.boxes.use, problem.boxes
+    deviance = problem.noise.deviance(fit.expected, boxes.observed, boxes.readout)[use].sum()
+    mean, variance = problem.noise.expected_deviance(fit.expected[use], boxes.readout[use])
+    return float(deviance), mean, variance, int(use.sum()), int(fit.free.sum())
+
+
+def _total(parts: Sequence[tuple[float, float, float, int, int]], refined: int) -> Fit:
+    deviance, mean, variance, pixels, linear = (sum(column) for column in zip(*parts, strict=True))
+    freedom = max(1, pixels - linear - refined)
+    return Fit(deviance / freedom, mean / pixels, variance**0.5 / freedom, pixels)
+
+
+def _reflections(placed: Placed, model: Model, found: Refined, number: int) -> Reflections:
+    """Every box at the answer, the held-out ones too, whose background and intensity are fitted now."""
+    problem = placed.problem()
+    fit, boxes = problem.fit(found.z_of(number)), placed.boxes
+    there = predict(*model, boxes.spots.indices)
+    pixels = boxes.use.sum(1).clamp_min(1)
+    deviance = problem.noise.deviance(fit.expected, boxes.observed, boxes.readout)
+    amplitude = torch.sqrt(fit.intensities.clamp_min(0.0))
+    esd = fit.intensity_esds / (2 * amplitude).clamp_min(1e-300)
+    indices = boxes.spots.indices.round().long().cpu().numpy()
+    panel = boxes.spots.panel.cpu().numpy()
+    return Reflections(
+        indices,
+        panel,
+        torch.stack([there.fast, there.slow], 1).cpu().numpy(),
+        _observed(boxes, fit) if placed.ready.spots is None else _listed(placed.ready.spots, indices, panel),
+        amplitude.cpu().numpy(),
+        torch.where(fit.free[:, -1], esd, 0.0).cpu().numpy(),
+        fit.linear[:, 0].cpu().numpy(),
+        ((deviance * boxes.use).sum(1) / pixels).cpu().numpy(),
+        placed.held.cpu().numpy(),
+        boxes,
+        fit,
+    )
+
+
+def _observed(boxes: Shoeboxes, fit: BoxFit) -> Array:
+    """Centroids (R, 2) of what is above the background by two standard deviations, in the pixels of a spot."""
+    excess = (boxes.observed - fit.background) * boxes.use
+    noise = torch.sqrt(fit.background.clamp_min(0.0) + boxes.readout)
+    shown = torch.where(excess > 2 * noise, excess, 0.0)
+    total = shown.sum(1)
+    places = [part.reshape(boxes.use.shape) + 0.5 for part in (boxes.pixels.fast, boxes.pixels.slow)]
+    centre = torch.stack([(place * shown).sum(1) / total for place in places], 1)
+    return centre.cpu().numpy()
+
+
+def _listed(spots: Spots, indices: NDArray[np.int64], panel: NDArray[np.int64]) -> Array:
+    """Places (R, 2) of listed spots, undefined where a reflection has none."""
+    known = {
+        (*map(int, hkl), int(number)): place for hkl, number, place in zip(spots.hkl, spots.panel, spots.xy, strict=True)
+    }
+    none = np.full(2, np.nan)
+    keys = ((*map(int, hkl), int(number)) for hkl, number in zip(indices, panel, strict=True))
+    return np.array([known.get(key, none) for key in keys]).reshape(-1, 2)

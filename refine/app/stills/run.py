@@ -1,0 +1,123 @@
+"""`refine run` where shoeboxes of stills are compared."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from refine.app.build import build_restraints
+from refine.app.checkpoint import Checkpoint, remembered
+from refine.app.config import Config
+from refine.app.progress import Progress, summary_lines
+from refine.app.results import HISTORY
+from refine.app.stills.inputs import free_space, make_ready
+from refine.app.stills.outcome import Conclusion, conclude, joint_names, joint_values
+from refine.app.stills.results import Run, write_results
+from refine.app.stills.strategy import Refined, refine_stills
+from refine.io.results import write_csv
+from refine.model.crystal import Crystal, GaussianMosaic
+from refine.problem.identifiability import weak_combination
+from refine.problem.shoebox import Shoeboxes
+from refine.solvers.loop import Stop
+from refine.solvers.protocol import Problem, Solver
+from refine.solvers.solution import Record, Status
+
+NOTHING = 0.05  # esds of counting noise, the stop's; those of real spots, which scatter more, are several times larger
+FLAT = 0.01  # of the largest spread
+MISFIT = 3.0  # times the deviance of counting noise: real spots have shapes that no model has to the last photon
+
+
+def run_stills(
+    config: Config,
+    target: Path,
+    solver: Solver,
+    progress: Progress,
+    checkpoint: Checkpoint,
+    check: Callable[[], None],
+    claim: Callable[[], None],
+    started: datetime,
+    began: float,
+) -> Status:
+    """Refine the stills of a configuration, results into `target`, which `claim` makes this run's; gives the status.
+
+    Raises InputError where the input is wrong; KeyboardInterrupt where it was stopped before there was an answer.
+    """
+    ready, failed = make_ready(config)
+    spaces, notes = zip(*(free_space(one) for one in ready), strict=True)
+    said = dict.fromkeys((*ready[0].setup.notes, *notes[0]))
+    progress.say(f"{config.title or ready[0].path.name}: {len(ready)} stills; {'; '.join(said)}")
+    for failure in failed:
+        progress.say(f"left out: {failure.reason}")
+    restraints = build_restraints(config, spaces[0])
+    claim()
+    checkpoint.begin()
+
+    def keep(problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
+        return remembered(problem, checkpoint, [part for box in boxes for part in box.signature()])
+
+    def observe(record: Record) -> None:
+        progress.iteration(record)
+        check()
+
+    def say(line: str) -> None:
+        progress.say(line)
+        check()
+
+    settings = config.refinement
+    stop = Stop(max_iterations=settings.optimizer.max_iterations, shift=NOTHING)
+    once = settings.strategy == "single"
+    found = refine_stills(ready, failed, spaces, restraints, solver, stop, once, observe, say, keep)
+    _write_trace(target, found)
+    conclusion = conclude(found)
+    warnings = _warnings(found, conclusion)
+    write_results(target, Run(config, warnings, started, time.time() - began), found, conclusion)
+    _report(progress, found, conclusion, warnings, target)
+    return found.solution.status
+
+
+def _write_trace(target: Path, found: Refined) -> None:
+    rows = []
+    for record in found.solution.history:
+        remaining = "" if record.remaining is None else record.remaining
+        head = [record.iteration, record.loss, int(record.accepted), record.gradient_norm, remaining, record.seconds]
+        rows.append([*head, *joint_values(found, record.z).tolist()])
+    write_csv(target / "trace.csv", [*HISTORY, *joint_names(found)], rows)
+
+
+def _warnings(found: Refined, conclusion: Conclusion) -> list[str]:
+    """What a user should know before trusting the answer."""
+    fit, warnings = conclusion.fit, []
+    if len(found.images) == 1 and not _flat(conclusion.images[0].outcome.model.crystal):
+        warnings.append(weak_combination(found.images[0].space, found.solution.quadratic.curvature))
+    if fit.reduced_deviance > MISFIT * fit.expected:
+        warnings.append(
+            f"the deviance per pixel is {fit.reduced_deviance:.2f}, the noise alone gives {fit.expected:.2f}: the model"
+            f" does not explain the spots to the last photon; the esds, from the scatter of the spots, are about"
+            f" {conclusion.esd_factor:.1f} times those of counting noise"
+        )
+    warnings += [f"left out: {failure.reason}" for failure in found.failed]
+    return [warning for warning in warnings if warning]
+
+
+def _flat(crystal: Crystal) -> bool:
+    """Whether the parts of the crystal do not turn about some axis: the mosaic's covariance is then at its limit, where
+    one combination of its numbers means nothing, and that is no fault of the data."""
+    assert isinstance(crystal.mosaic, GaussianMosaic)
+    spreads = torch.linalg.eigvalsh(crystal.mosaic.covariance)
+    return bool(spreads[0] < FLAT**2 * spreads[-1])
+
+
+def _report(progress: Progress, found: Refined, conclusion: Conclusion, warnings: list[str], target: Path) -> None:
+    for image in conclusion.images:
+        reflections = image.reflections
+        used, held = int((~reflections.held).sum()), int(reflections.held.sum())
+        progress.say(f"{image.ready.path.name}: {used} reflections used, {held} held out")
+        for line in summary_lines(image.outcome):
+            progress.say(line)
+    for warning in warnings:
+        progress.say(f"WARNING: {warning}")
+    status = found.solution.status
+    advice = f" ({status.advice})" if status.advice else ""
+    progress.say(f"{status.value}: {found.solution.reason}{advice}; results in {target}")

@@ -1,0 +1,173 @@
+"""The way to an answer: boxes placed, the crystal refined, boxes placed again, until both stand still; then all images
+together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from refine.app.stills.inputs import Failed, Ready
+from refine.errors import InputError
+from refine.parameters.parameter import Model
+from refine.parameters.space import ParameterSpace
+from refine.problem.coarse import carried
+from refine.problem.joint import JointProblem, JointSpace
+from refine.problem.placement import displacement, held_out, place_far, place_near
+from refine.problem.restraints import Restraint
+from refine.problem.shoebox import Shoeboxes
+from refine.problem.shoebox_problem import ShoeboxProblem
+from refine.solvers.levenberg_marquardt import LevenbergMarquardt
+from refine.solvers.loop import Stop, solve
+from refine.solvers.protocol import Problem, Solver
+from refine.solvers.solution import Record, Solution, Status
+
+ROUNDS = 6  # of placing boxes and refining, at most
+SETTLED = 0.3  # pixels by which one in twenty spots may still move, for the boxes to stay where they are
+FIRST = ("cell", "orientation")  # refined alone at first: widths mean nothing while spots are missed
+ON_THE_WAY = Stop(max_iterations=12, shift=2.0, decrease=30.0)  # nearer than boxes need to be placed
+FEWEST = 3  # reflections a refined value, without which an image says too little
+LOCAL = frozenset({"orientation", "scale", "cells", "mosaic", "b_factor"})  # each image's own
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An image with its parameters, its boxes, where the way to them led (z of its space), and how many times they
+    were placed."""
+
+    ready: Ready
+    space: ParameterSpace
+    boxes: Shoeboxes
+    z: Tensor
+    rounds: int
+
+    @property
+    def held(self) -> Tensor:
+        """Which boxes (R,) are the free set."""
+        choice = self.ready.still.choice
+        return held_out(self.boxes.spots.indices, choice.holdout, choice.seed)
+
+    def problem(
+        self, which: Tensor | slice = slice(None), restraints: tuple[Restraint, ...] = ()
+    ) -> ShoeboxProblem:
+        """Some of the boxes, all unless told, against the crystal."""
+        return self.ready.still.problem(self.space, self.boxes.chosen(_places(self.boxes, which)), restraints)
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What came of it: the images that were refined together, those left out, and the solution, whose z is that of
+    `space`; the loss at the given start, in the same boxes."""
+
+    images: tuple[Placed, ...]
+    failed: tuple[Failed, ...]
+    space: JointSpace
+    problem: JointProblem
+    solution: Solution
+    start_loss: float
+
+    def z_of(self, number: int) -> Tensor:
+        """The z of an image's own space."""
+        return self.solution.z[self.space.places[number]]
+
+
+Keep = Callable[[Problem, Sequence[Shoeboxes]], Problem]
+Say = Callable[[str], None]
+
+
+def refine_stills(
+    ready: Sequence[Ready],
+    failed: Sequence[Failed],
+    spaces: Sequence[ParameterSpace],
+    restraints: tuple[Restraint, ...],
+    solver: Solver,
+    stop: Stop,
+    once: bool,
+    observe: Callable[[Record], None],
+    say: Say,
+    keep: Keep,
+) -> Refined:
+    """Each image by itself, then all that went well together. `once`: boxes are placed at the start alone. `keep` may
+    wrap a problem that is to be solved. Raises InputError where no image shows its crystal, KeyboardInterrupt before
+    there is anything to give."""
+    placed: list[Placed] = []
+    lost = list(failed)
+    for one, space in zip(ready, spaces, strict=True):
+        try:
+            placed.append(_placed(one, space, restraints, once, say, keep))
+        except InputError as error:
+            lost.append(Failed(one.path, str(error)))
+            say(f"left out: {error}")
+    if not placed:
+        raise InputError("\n".join(failure.reason for failure in lost))
+    shared = [p.name for p in placed[0].space.parameters if p.name not in LOCAL]
+    joint = JointSpace.of([one.space for one in placed], shared)
+    own = tuple(r for r in restraints if r.parameter in LOCAL)
+    problems = [one.problem(~one.held, own) for one in placed]
+    used = [problem.boxes for problem in problems]
+    together = JointProblem(joint, (*problems,), tuple(r for r in restraints if r not in own))
+    start_loss = float(together.loss(joint.zero()))
+    wrapped = keep(together, used)
+    solution = solve(wrapped, solver, joint.joined([one.z for one in placed]), stop, observe)
+    return Refined(tuple(placed), tuple(lost), joint, together, solution, start_loss)
+
+
+def _placed(
+    ready: Ready, space: ParameterSpace, restraints: tuple[Restraint, ...], once: bool, say: Say, keep: Keep
+) -> Placed:
+    """Rounds of placing and refining. Raises InputError where too few spots stand out."""
+    z, boxes = space.zero(), _enough(ready, place_far(ready.still, space.start), space)
+    if once:
+        return Placed(ready, space, boxes, z, 1)
+    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in FIRST))
+    for number in range(1, ROUNDS + 1):
+        part = first if number == 1 and first.parameters else space
+        z = _approached(ready, part, space, restraints, z, boxes, keep)
+        model = space.to_model(z)
+        moved = float(displacement(boxes.spots, model).nan_to_num(torch.inf).quantile(0.95))
+        say(f"{ready.path.name}: {len(boxes)} spots, boxes placed {number} times, moved by {moved:.2f} pixels")
+        before, boxes = boxes, _enough(ready, place_near(ready.still, model), space)
+        if number > 2 and moved < SETTLED and len(boxes) < 1.1 * len(before):
+            break
+    return Placed(ready, space, boxes, z, number + 1)
+
+
+def _approached(
+    ready: Ready,
+    part: ParameterSpace,
+    space: ParameterSpace,
+    restraints: tuple[Restraint, ...],
+    z: Tensor,
+    boxes: Shoeboxes,
+    keep: Keep,
+) -> Tensor:
+    """The z of `space` after refining its `part` against the boxes that are not held out."""
+    choice = ready.still.choice
+    used = boxes.chosen(~held_out(boxes.spots.indices, choice.holdout, choice.seed))
+    start = carried(part, part.zero(), space, z)
+    names = {p.name for p in part.parameters}
+    problem = keep(ready.still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
+    solution = solve(problem, LevenbergMarquardt(), start, ON_THE_WAY)
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return carried(space, z, part, solution.z)
+
+
+def _enough(ready: Ready, boxes: Shoeboxes, space: ParameterSpace) -> Shoeboxes:
+    choice = ready.still.choice
+    used = int((~held_out(boxes.spots.indices, choice.holdout, choice.seed)).sum())
+    if used < FEWEST * space.size:
+        raise InputError(
+            f"{ready.path}: {used} reflections stand out near their predicted places, too few for {space.size} values;"
+            " check crystal and geometry, lower refinement.pixels.shoebox.min_signal, or free fewer parameters"
+        )
+    return boxes
+
+
+def _places(boxes: Shoeboxes, which: Tensor | slice) -> Tensor:
+    return torch.arange(len(boxes), device=boxes.use.device)[which]
+
+
+def refined_model(found: Refined, number: int) -> Model:
+    """Crystal and experiment of an image."""
+    return found.images[number].space.to_model(found.z_of(number))
