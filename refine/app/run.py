@@ -1,6 +1,5 @@
 """`refine run`: from a configuration to a results directory."""
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -148,7 +147,7 @@ def _refine(
         reason = "stopped by the user before the first iteration was done"
         z = problem.space.zero()
         solution = Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
-        return Refined(solution, Place(problem, z), None, (), math.nan)
+        return Refined(solution, Place(problem, z), None, (), Place(problem, z))
     write_trace(target, problem, [trace_row(problem, record) for record in found.solution.history])
     return found
 

@@ -1,6 +1,7 @@
 """Which way a refinement takes from its start: stages that are data, each through the one loop of
 `refine.solvers.loop`."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from refine.problem.centroids import INDEXED, CentroidStart, centroid_starts
 from refine.problem.coarse import carried, near_spots, with_smaller_crystal
 from refine.problem.judgement import Evidence, explained_share, gather, judge
 from refine.problem.problem import ImageProblem
+from refine.problem.quadratic import Quadratic
 from refine.problem.spots import Spots, observed_spots
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
 from refine.solvers.loop import Stop, solve
@@ -21,6 +23,7 @@ from refine.solvers.solution import Record, Solution, Status
 
 FEW_INDEXED = 0.3  # below it the spots do not agree on a lattice; by chance (2 * INDEXED)^3 would be indexed
 NEAR = 0.65  # of a spot's photons where the start has some, on average: the image itself then leads to the minimum
+SLIGHT_DAMPING = 1e-6  # of Levenberg-Marquardt, for a start that the spots' pixels have refined
 ENOUGH_SPOTS = 20  # fewer leave the spots' own pixels with too little to go by
 
 INDEXING, WHOLE = Stage(stage="indexing"), Stage(stage="pixels")
@@ -32,14 +35,15 @@ Strategy = Literal["auto", "single", "stages"]
 
 @dataclass(frozen=True)
 class Place:
-    """A z (n,), with its expected image (P,) and loss () computed when first asked for."""
+    """A z (n,), with its expected image (P,) and loss () computed when first asked for, unless the image is known."""
 
     problem: ImageProblem
     z: Tensor
+    known: Tensor | None = None
 
     @cached_property
     def image(self) -> Tensor:
-        return self.problem.image(self.z)
+        return self.problem.image(self.z) if self.known is None else self.known
 
     @cached_property
     def loss(self) -> Tensor:
@@ -48,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Refined:
-    """A solution, judged; where it is, and what speaks for it; the stages that led to it; and the given start's loss.
+    """A solution, judged; where it is, and what speaks for it; the stages that led to it; and the given start.
 
     Without evidence and stages where it was interrupted before the first iteration.
     """
@@ -57,7 +61,12 @@ class Refined:
     end: Place
     evidence: Evidence | None
     stages: tuple[Stage, ...]
-    given_loss: float
+    start: Place
+
+    @property
+    def given_loss(self) -> float:
+        """The start's loss, not a number where it is not known because of an interrupt."""
+        return math.nan if self.evidence is None else float(self.start.loss)
 
 
 def refine_image(
@@ -90,6 +99,15 @@ class _Refinement:
     say: Callable[[str], None]
     spots: Spots
 
+    @cached_property
+    def many(self) -> bool:
+        return len(self.spots.fast) >= ENOUGH_SPOTS
+
+    @cached_property
+    def near(self) -> ImageProblem:
+        """The problem on the spots' own pixels."""
+        return near_spots(self.problem, self.spots)
+
     def run(self, strategy: Strategy, given: tuple[Stage, ...]) -> Refined:
         start = Place(self.problem, self.problem.space.zero())
         best: Refined | None = None
@@ -111,43 +129,49 @@ class _Refinement:
         if strategy != "auto":
             yield given if strategy == "stages" else (WHOLE,)
             return
-        many = len(self.spots.fast) >= ENOUGH_SPOTS
-        quick = (SPOTS,) if many else ()
-        level = self.problem.space.start.experiment.background.photons(self.problem.pixels)
-        _, met = explained_share(self.problem, self.spots, start.image - level)
+        level = self.problem.space.start.experiment.background.photons(self.near.pixels)
+        _, met = explained_share(self.near, self.spots, self.near.image(start.z) - level)
         self.say(f"{len(self.spots.fast)} spots, the start has photons for {100 * met:.0f} % of theirs")
-        if many and met >= NEAR:
-            yield (*quick, WHOLE)
-        yield (INDEXING, *quick, WHOLE)
+        if self.many and met >= NEAR:
+            yield (SPOTS, WHOLE)
+        yield (INDEXING, SPOTS, WHOLE)
         yield (*WIDE, WHOLE)
 
     def _through(self, stages: tuple[Stage, ...], start: Place) -> Refined:
         place = start
         for stage in stages[:-1]:
             place = self._index(place) if stage.stage == "indexing" else self._coarse(stage, place)
-        solution = solve(self.problem, self.solver, place.z, self.stop, self.observe)
-        end = Place(self.problem, solution.z)
+        solution = solve(self.problem, self._last(stages), place.z, self.stop, self.observe)
+        known = solution.quadratic.image if isinstance(solution.quadratic, Quadratic) else None
+        end = Place(self.problem, solution.z, known)
         evidence = gather(self.problem, end.z, end.image, self.spots)
-        return Refined(judge(self.problem, solution, evidence), end, evidence, stages, float(start.loss))
+        return Refined(judge(self.problem, solution, evidence), end, evidence, stages, start)
+
+    def _last(self, stages: tuple[Stage, ...]) -> Solver:
+        """The solver of the last stage; where spots led to it, with full steps from the beginning."""
+        if SPOTS in stages and isinstance(self.solver, LevenbergMarquardt):
+            return replace(self.solver, initial_damping=min(self.solver.initial_damping, SLIGHT_DAMPING))
+        return self.solver
 
     def _index(self, place: Place) -> Place:
         """Where spot positions lead, if that is somewhere better."""
-        best, note = place, "spot positions lead nowhere better"
+        looked_at = self.near if self.many else self.problem
+        best, note = Place(looked_at, place.z), "spot positions lead nowhere better"
         for start in _distinct(centroid_starts(self.problem.space, self.spots)):
             if start.indexed < FEW_INDEXED or not self.problem.space.admits(start.z):
                 continue
-            there = Place(self.problem, start.z)
+            there = Place(looked_at, start.z)
             if there.loss < best.loss:
                 share = f"{100 * start.indexed:.0f} % of the spots within {INDEXED} of whole Miller indices"
                 best, note = there, f"start from spot positions ({share})"
         self.say(note)
-        return best
+        return Place(self.problem, best.z)
 
     def _coarse(self, stage: Stage, place: Place) -> Place:
         """Where a stage on the way ends."""
         problem = self.problem
         if stage.spots_only:
-            problem = near_spots(problem, self.spots, place.image)
+            problem = self.near if self.many else near_spots(problem, self.spots, place.z)
         if stage.cells_factor < 1:
             problem = with_smaller_crystal(problem, stage.cells_factor)
         z = carried(problem.space, problem.space.zero(), self.problem.space, place.z)

@@ -251,16 +251,26 @@ def _step_terms(
     lattice, by_delta, by_n = SHAPES[shape].slopes(delta, n)
     if box.amplitude is None:
         weight = _weight(indices, nearest, box, precision)
-        twice = 2 * weight * lattice
-        slopes = [twice * rate for rate in by_delta]
+        half = weight * lattice
+        twice = 2 * half
+        slopes = _products([(twice, rate) for rate in by_delta])
     else:
         found = interpolated_intensity_slopes(indices, box.intensity, box.amplitude, box.lowest)
         weight, by_index = (part.to(precision) for part in found)
-        twice = 2 * weight * lattice
-        rates = zip(by_delta, by_index.unbind(), strict=True)
-        slopes = [twice * rate + lattice**2 * bend for rate, bend in rates]
-    plain = [weight * lattice**2, *(twice * rate for rate in (by_n if by_cells else ()))]
-    return torch.stack(plain), torch.stack(slopes)
+        half = weight * lattice
+        twice = 2 * half
+        slopes = _products([(twice, rate) for rate in by_delta]) + lattice**2 * by_index
+    return _products([(half, lattice), *((twice, rate) for rate in (by_n if by_cells else ()))]), slopes
+
+
+def _products(pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """The products (k, L) of pairs of (L,); uncompiled, each written where it belongs, which saves copies."""
+    if torch.compiler.is_compiling():
+        return torch.stack([one * other for one, other in pairs])
+    found = pairs[0][0].new_empty(len(pairs), *pairs[0][0].shape)
+    for row, (one, other) in zip(found, pairs, strict=True):
+        torch.mul(one, other, out=row)
+    return found
 
 
 def _weight(indices: Tensor, nearest: Tensor, box: Box, precision: torch.dtype) -> Tensor:

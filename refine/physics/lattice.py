@@ -53,10 +53,10 @@ def square_slopes(delta: Tensor, n: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     v = angle(turns)
     inverse, cos_v = 1 / sine(u), cosine(v)
     f = sine(v) * inverse
-    slope = torch.addcmul(n * cos_v, f, cosine(u), value=-1) * inverse
-    near = f * u * ((1 - n * n) / 3)
+    slope = torch.addcmul(torch.pi * n * cos_v, f, cosine(u), value=-torch.pi) * inverse
+    near = f * u * (torch.pi / 3 * (1 - n * n))
     slope = torch.where(turns.abs() < _CANCELLING[delta.dtype], near, slope)
-    return f, torch.pi * slope, u * cos_v * inverse
+    return f, slope, u * cos_v * inverse
 
 
 def gauss(delta: Tensor, n: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from refine.model.crystal import Mosaic
+from refine.model.forward import expected_image
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
 from refine.problem.problem import ImageProblem
@@ -14,6 +16,7 @@ from refine.problem.spots import Spots, across
 
 AROUND = 9  # pixels: edge of the box round an observed spot
 VISIBLE = 1.0  # standard deviations of the background's counts: a model pixel brighter than it belongs to a spot
+FEW_DOMAINS = 4  # show where a mosaic crystal's spots are
 
 
 def with_smaller_crystal(problem: ImageProblem, factor: float) -> ImageProblem:
@@ -38,15 +41,30 @@ def carried(into: ParameterSpace, z: Tensor, source: ParameterSpace, values: Ten
     return torch.cat([found.get(p.name, part) for p, part in zip(into.parameters, into.split(z), strict=True)])
 
 
-def near_spots(problem: ImageProblem, spots: Spots, image: Tensor) -> ImageProblem:
-    """The problem on the pixels round observed spots, and where the model image (P,) shows some: a few percent of
-    them, with nearly all that is known of cell and orientation."""
+def near_spots(problem: ImageProblem, spots: Spots, z: Tensor | None = None) -> ImageProblem:
+    """The problem on the pixels round observed spots and, where a z (n,) is given, in those that the model has there:
+    a few percent of them, with nearly all that is known of cell and orientation."""
     size = problem.observation.trusted.shape
     mask = np.zeros(size, bool)
     mask[spots.place] = True
     mask = ndimage.binary_dilation(mask, np.ones(across(AROUND, mask)))
-    level = problem.space.start.experiment.background.photons(problem.pixels)
+    if z is not None:
+        mask |= _expected_spots(problem, z)
     pixels = problem.pixels
-    bright = (image - level) ** 2 > VISIBLE**2 * level.clamp_min(0.1)
-    chosen = bright | torch.from_numpy(mask).to(bright.device)[pixels.place]
-    return replace(problem, pixels=pixels[chosen])
+    return replace(problem, pixels=pixels[torch.from_numpy(mask).to(pixels.slow.device)[pixels.place]])
+
+
+def _expected_spots(problem: ImageProblem, z: Tensor) -> np.ndarray:
+    """Where the model is brighter than its background's noise, as a mask of the image or stack; sketched with the
+    middles of the pixels and a few mosaic domains."""
+    crystal, experiment = problem.space.to_model(z)
+    mosaic = crystal.mosaic
+    if isinstance(mosaic, Mosaic):
+        mosaic = replace(mosaic, axes=mosaic.axes[:FEW_DOMAINS], fractions=mosaic.fractions[:FEW_DOMAINS])
+    detector = replace(experiment.detector, oversample=1)
+    sketched = replace(crystal, mosaic=mosaic), replace(experiment, detector=detector)
+    image = expected_image(*sketched, interference=problem.interference, within=problem.observation.trusted)
+    level, bright = experiment.background.photons(problem.pixels), torch.zeros_like(problem.observation.trusted)
+    place = problem.pixels.place
+    bright[place] = (image[place] - level) ** 2 > VISIBLE**2 * level.clamp_min(0.1)
+    return bright.cpu().numpy()

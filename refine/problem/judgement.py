@@ -12,7 +12,7 @@ from refine.physics.cell import volume
 from refine.problem.identifiability import weakest_combination
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import SINGULAR, spectrum
-from refine.problem.spots import BOX, Spots, boxes_round, local_background, readout_by_pixel
+from refine.problem.spots import BOX, Spots, boxes_round
 from refine.solvers.solution import Solution, Status
 
 FEW_SPOTS = 8  # fewer say nothing about a lattice
@@ -59,14 +59,11 @@ def explained_share(problem: ImageProblem, spots: Spots, bragg: Tensor) -> tuple
     other losses do not bear either. A standard deviation of the observed photons is allowed for; at the truth the
     average is above 0.94.
     """
-    photons, trusted = (part.cpu().numpy() for part in (problem.observation.photons, problem.observation.trusted))
-    readout = readout_by_pixel(problem.observation)
     image = torch.zeros_like(problem.observation.photons)
     image[problem.pixels.place] = bragg
-    model, level = image.cpu().numpy(), local_background(photons, trusted, readout)
-    excess = np.where(trusted, photons - level, 0.0)
-    variance = level.clip(0.05) + model.clip(0) + readout
-    wanted, found, noise = (boxes_round(part, spots.place).reshape(-1, BOX**2) for part in (excess, model, variance))
+    model = boxes_round(image.cpu().numpy(), spots.place)
+    boxes = (spots.excess, model, spots.variance + model.clip(0))
+    wanted, found, noise = (part.reshape(-1, BOX**2) for part in boxes)
     lacking, spread = np.sort(wanted - found), np.sqrt(noise.sum(1))
     lone = (lacking[:, -1] > LONE * spread) & (lacking[:, :-FEW_PIXELS].sum(1) < LONE * spread)
     kept = ~lone | (problem.noise.name != "robust")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -77,6 +78,10 @@ class ImageProblem:
 
     def observed(self) -> Tensor:
         """Observed photons (P,) in all of the problem's pixels."""
+        return self._observed
+
+    @cached_property
+    def _observed(self) -> Tensor:
         return self.observation.photons[self.pixels.place]
 
     def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,14 +99,16 @@ class ImageProblem:
         return value, gradient
 
     def quadratic(self, z: Tensor) -> Quadratic:
-        """Loss, gradient and Fisher information at z, accumulated tile by tile."""
+        """Loss, gradient and Fisher information at z, accumulated tile by tile, and the image."""
         self.counts.jacobians += 1
         if not self.space.admits(z):
             return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
         about = tangent(self.space, z, self.interference)
-        total = Quadratic.zero(about.by_z[:, 0])
+        total, images = Quadratic.zero(about.by_z[:, 0]), [z.new_zeros(0)]
         for pixels, observed in self._tiles():
-            total = total + self._tile_quadratic(about, pixels, observed)
+            part, image = self._tile_quadratic(about, pixels, observed)
+            total, images = total + part, [*images, image]
+        total = total._replace(image=torch.cat(images))
         return total.through(about.by_z) + restraint_quadratic(self.space, self.restraints, z)
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
@@ -124,16 +131,16 @@ class ImageProblem:
     def _tiles(self, points: int = TILE_POINTS) -> Iterator[tuple[Pixels, Tensor]]:
         """Pixel tiles with their observed photons (P,)."""
         width = max(1, points // points_per_pixel(*self.space.start))
-        for _, part in self.pixels.tiles(width):
-            yield part, self.observation.photons[part.place]
+        for place, part in self.pixels.tiles(width):
+            yield part, self._observed[place]
 
     def _tile_loss(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Tensor:
         return self.noise.loss(self.expected(z, pixels), observed, self.observation.variance(pixels)).sum()
 
-    def _tile_quadratic(self, about: Tangent, pixels: Pixels, observed: Tensor) -> Quadratic:
-        """By the numbers of a tangent."""
+    def _tile_quadratic(self, about: Tangent, pixels: Pixels, observed: Tensor) -> tuple[Quadratic, Tensor]:
+        """By the numbers of a tangent; and the expected photons (P,)."""
         mu, slopes = about.slopes(pixels)
         given = (mu, observed, self.observation.variance(pixels))
         gradient = slopes @ self.noise.slope(*given)
         weighted = slopes.mul_(torch.sqrt(self.noise.information(*given)))
-        return Quadratic(self.noise.loss(*given).sum(), gradient, weighted @ weighted.T)
+        return Quadratic(self.noise.loss(*given).sum(), gradient, weighted @ weighted.T), mu

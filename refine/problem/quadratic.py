@@ -7,18 +7,23 @@ from torch import Tensor
 
 
 class Quadratic(NamedTuple):
-    """value (), gradient (n,) and curvature (n, n), the Fisher information J^T W J, of a loss at some z."""
+    """value (), gradient (n,) and curvature (n, n), the Fisher information J^T W J, of a loss at some z; and the
+    expected photons (P,) there, where it has been made from an image."""
 
     value: Tensor
     gradient: Tensor
     curvature: Tensor
+    image: Tensor | None = None
 
     def __add__(self, other: "Quadratic") -> "Quadratic":  # type: ignore[override]
-        return Quadratic(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+        """Their sum, for which the image of either stands."""
+        value, gradient, curvature = (mine + theirs for mine, theirs in zip(self[:3], other[:3], strict=True))
+        return Quadratic(value, gradient, curvature, other.image if self.image is None else self.image)
 
     def through(self, jacobian: Tensor) -> "Quadratic":
         """As a function of other numbers (m,), by which those it has change as the Jacobian (n, m) says."""
-        return Quadratic(self.value, self.gradient @ jacobian, jacobian.T @ self.curvature @ jacobian)
+        gradient, curvature = self.gradient @ jacobian, jacobian.T @ self.curvature @ jacobian
+        return self._replace(gradient=gradient, curvature=curvature)
 
     @classmethod
     def zero(cls, like: Tensor) -> "Quadratic":

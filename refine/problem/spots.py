@@ -11,17 +11,21 @@ from refine.parameters.parameter import Model
 BOX = 5  # pixels: a spot's brightness is summed and its centroid taken over BOX x BOX
 SURROUND = 25  # pixels: edge of the region that gives the local background
 SIGNIFICANCE = 6.0  # a box this many standard deviations above the local background is a spot
+LEAST = 0.05  # photons: a local background below it counts as this
 SHARP = 0.6  # pixels: narrower spots may lie in a single one
 SPIKE = 0.1  # less of its brightness than this outside one pixel, to a standard deviation: no optics makes such a spot
 
 
 class Spots(NamedTuple):
     """fast, slow (n,) in pixels, the outer corner of the panel's first pixel at (0, 0); significance (n,) in standard
-    deviations; panel (n,) where there are many; brightest first."""
+    deviations; excess (n, BOX, BOX) photons above the local background in the box round each, and variance, that of the
+    background; panel (n,) where there are many; brightest first."""
 
     fast: np.ndarray
     slow: np.ndarray
     significance: np.ndarray
+    excess: np.ndarray
+    variance: np.ndarray
     panel: np.ndarray | None = None
 
     @property
@@ -32,8 +36,8 @@ class Spots(NamedTuple):
 
     def brightest(self, count: int) -> "Spots":
         """At most so many."""
-        fast, slow, significance = (part[:count] for part in self[:3])
-        return Spots(fast, slow, significance, None if self.panel is None else self.panel[:count])
+        fast, slow, significance, excess, variance = (part[:count] for part in self[:5])
+        return Spots(fast, slow, significance, excess, variance, None if self.panel is None else self.panel[:count])
 
 
 def find_spots(
@@ -45,7 +49,7 @@ def find_spots(
     background = local_background(photons, trusted, readout_variance)
     excess, box = np.where(trusted, photons - background, 0.0), across(BOX, photons)
     box_sum = ndimage.uniform_filter(excess, box, mode="constant") * BOX**2
-    noise = np.sqrt((np.maximum(background, 0.05) + readout_variance) * BOX**2)
+    noise = np.sqrt((np.maximum(background, LEAST) + readout_variance) * BOX**2)
     significance = box_sum / noise
     peaks = (box_sum == ndimage.maximum_filter(box_sum, box)) & (significance > SIGNIFICANCE) & trusted
     if not sharp:
@@ -54,7 +58,8 @@ def find_spots(
     order = np.argsort(-significance[found], kind="stable")
     place = tuple(part[order] for part in found)
     slow, fast = _centroids(np.maximum(excess, 0), place)
-    return Spots(fast, slow, significance[place], place[0] if photons.ndim > 2 else None)
+    boxes = boxes_round(excess, place), boxes_round(np.maximum(background, LEAST) + readout_variance, place)
+    return Spots(fast, slow, significance[place], *boxes, place[0] if photons.ndim > 2 else None)
 
 
 def across(size: int, image: np.ndarray) -> tuple[int, ...]:
@@ -93,7 +98,7 @@ def local_background(
     for _ in range(3):
         weight = ndimage.uniform_filter(use.astype(float), box, mode="reflect")
         mean = ndimage.uniform_filter(np.where(use, values, 0.0), box, mode="reflect") / np.maximum(weight, 1e-6)
-        use = trusted & (values <= mean + 3 * np.sqrt(np.maximum(mean, 0.05) + readout_variance) + 1)
+        use = trusted & (values <= mean + 3 * np.sqrt(np.maximum(mean, LEAST) + readout_variance) + 1)
     return mean
 
 

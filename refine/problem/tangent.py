@@ -13,7 +13,7 @@ from refine.model.pixels import Pixels
 from refine.parameters.jacobian import jacobian
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
-from refine.physics.fused import Execution, FusedSum
+from refine.physics.fused import FusedSum
 
 
 class Tangent(NamedTuple):
@@ -32,12 +32,37 @@ class Tangent(NamedTuple):
 def tangent(space: ParameterSpace, z: Tensor, interference: Interference) -> Tangent:
     """By the levers of the image, where z (n,) acts through nothing else; else by forward mode through all of it, for
     which the numbers are z itself."""
+    return _by_levers(space, z, interference) or _by_forward_mode(space, z, interference)
+
+
+def _by_levers(space: ParameterSpace, z: Tensor, interference: Interference) -> Tangent | None:
+    """By the levers of the image, or None where z (n,) acts through something else."""
+    if not isinstance(interference, FusedSum) or not isinstance(space.start.crystal.mosaic, Mosaic):
+        return None
     with torch.enable_grad():
         at = z.detach().requires_grad_()
         model = space.to_model(at)
-    if isinstance(interference, FusedSum) and isinstance(model.crystal.mosaic, Mosaic) and _paths_held(model):
-        return _by_levers(model, at, interference.how)
+        if not _paths_held(model):
+            return None
+        parts = {name: jacobian(part, at) for name, part in Levers.of(*model)._asdict().items()}
+    moving = frozenset(name for name, part in parts.items() if bool((part != 0).any()))
 
+    def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return photons_and_slopes(*model, pixels, moving, interference.how)
+
+    return Tangent(slopes, torch.cat([z.new_zeros(0, len(z)), *(parts[k] for k in Levers._fields if k in moving)]))
+
+
+def _paths_held(model: Model) -> bool:
+    """Whether the paths of the photons carry no derivative, though the model does."""
+    panel = model.experiment.detector.panels
+    corner = torch.zeros_like(model.experiment.scale.detach()).reshape(1)
+    pixel = Pixels(corner, corner, None if panel is None else corner.long())
+    return not any(part.requires_grad for part in paths(model.experiment, pixel))
+
+
+def _by_forward_mode(space: ParameterSpace, z: Tensor, interference: Interference) -> Tangent:
     def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
         def expected(at: Tensor) -> tuple[Tensor, Tensor]:
             photons = expected_photons(*space.to_model(at), pixels, interference)
@@ -47,25 +72,3 @@ def tangent(space: ParameterSpace, z: Tensor, interference: Interference) -> Tan
         return photons, found.T
 
     return Tangent(slopes, torch.eye(len(z)).to(z))
-
-
-def _paths_held(model: Model) -> bool:
-    """Whether the paths of the photons carry no derivative, though the model does."""
-    panel = model.experiment.detector.panels
-    corner = torch.zeros_like(model.experiment.scale.detach()).reshape(1)
-    pixel = Pixels(corner, corner, None if panel is None else corner.long())
-    with torch.enable_grad():
-        return not any(part.requires_grad for part in paths(model.experiment, pixel))
-
-
-def _by_levers(model: Model, z: Tensor, how: Execution) -> Tangent:
-    """`model` carries the derivatives of z."""
-    with torch.enable_grad():
-        parts = {name: jacobian(part, z) for name, part in Levers.of(*model)._asdict().items()}
-    moving = frozenset(name for name, part in parts.items() if bool((part != 0).any()))
-
-    def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            return photons_and_slopes(*model, pixels, moving, how)
-
-    return Tangent(slopes, torch.cat([z.new_zeros(0, len(z)), *(parts[k] for k in Levers._fields if k in moving)]))

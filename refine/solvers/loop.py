@@ -76,7 +76,7 @@ class _Loop:
     def _note(self, step: Step, history: list[Record]) -> None:
         remaining = remaining_shift(step.quadratic) if step.quadratic else None
         seconds = time.perf_counter() - self.started
-        step_taken = (step.z, step.loss, step.gradient_norm, step.accepted, step.quadratic)
+        step_taken = (step.z, step.loss, step.gradient_norm, step.accepted)
         history.append(Record(len(history), *step_taken, remaining, seconds))
         self.observe(history[-1])
 

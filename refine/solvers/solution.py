@@ -38,7 +38,7 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Record:
-    """One line of the history: the state after an iteration; `quadratic` where the solver has it, and `remaining`,
+    """One line of the history: the state after an iteration; and, where the solver has a quadratic model, `remaining`,
     the largest further shift it foresees in units of that parameter's esd."""
 
     iteration: int
@@ -46,7 +46,6 @@ class Record:
     loss: float
     gradient_norm: float
     accepted: bool
-    quadratic: Quadratic | None
     remaining: float | None
     seconds: float
 
