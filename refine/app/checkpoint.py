@@ -132,7 +132,11 @@ class RememberedProblem(ImageProblem):
         return value, gradient
 
     def quadratic(self, z: Tensor) -> Quadratic:
-        return Quadratic(*self._recalled("jacobians", lambda: super(RememberedProblem, self).quadratic(z), z))
+        compute = super().quadratic
+        value, gradient, curvature, *image = self._recalled(
+            "jacobians", lambda: tuple(part for part in compute(z) if part is not None), z
+        )
+        return Quadratic(value, gradient, curvature, *image)
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
         compute = super().curvature_product
