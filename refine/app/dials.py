@@ -234,20 +234,24 @@ def _reference(experiment: DialsExperiment) -> _Reference:
     """Of the panels whose plane the beam crosses, the one it hits or passes most closely; the first of equals."""
     beam, best, closest = experiment.beam.direction, None, np.inf
     for number, panel in enumerate(experiment.panels):
-        normal, origin = np.cross(panel.fast, panel.slow), np.array(panel.origin)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            distance = (normal @ origin) / (normal @ beam)
-        if not 0 < distance < np.inf:
-            continue
-        across = (distance * beam - origin) @ np.column_stack([panel.fast, panel.slow])
-        spot = across / np.array(panel.pixel_size)
-        beside = spot - np.clip(spot, 0, np.array(panel.image_size))
-        off = float(np.linalg.norm(beside * np.array(panel.pixel_size)))
+        with np.errstate(all="ignore"):  # a spot that is not finite is not close
+            found, off = _spot(number, panel, beam)
         if off < closest:
-            best, closest = _Reference(number, float(distance), (float(spot[0]), float(spot[1]))), off
+            best, closest = found, off
     if best is None:
         raise InputError(
             f"{experiment.path}: the direct beam crosses no panel's plane behind the crystal; accepted: a detector "
             "with one panel that it does cross"
         )
     return best
+
+
+def _spot(number: int, panel: Panel, beam: NDArray[np.float64]) -> tuple[_Reference, float]:
+    """Where the beam crosses a panel's plane, and how far beside the panel (mm), NaN or infinite where it does not."""
+    normal, origin = np.cross(panel.fast, panel.slow), np.array(panel.origin)
+    distance = (normal @ origin) / (normal @ beam)
+    across = (distance * beam - origin) @ np.column_stack([panel.fast, panel.slow])
+    spot = across / np.array(panel.pixel_size)
+    beside = spot - np.clip(spot, 0, np.array(panel.image_size))
+    off = float(np.linalg.norm(beside * np.array(panel.pixel_size))) if 0 < distance < np.inf else np.inf
+    return _Reference(number, float(distance), (float(spot[0]), float(spot[1]))), off

@@ -45,6 +45,11 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     except BrokenPipeError:  # whoever read the output has gone; nothing is left to say
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_DONE
+    except OSError as error:  # a full disk behind the output or the log
+        if "--debug" in given:
+            traceback.print_exc()
+        print(f"refine: {error.filename or 'output'}: cannot be written ({error.strerror or error})", file=sys.stderr)
+        return WRONG_INPUT
     except KeyboardInterrupt:
         print("refine: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -54,7 +59,14 @@ def entry() -> NoReturn:
     """The console script. Threads that wait sleep, unless the environment says otherwise: where several processes share
     the cores, waiting actively takes most of their time."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(main())
+    code = main()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        print(f"refine: output: cannot be written ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = WRONG_INPUT
+    sys.exit(code)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

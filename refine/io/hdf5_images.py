@@ -1,5 +1,6 @@
 """Frames of HDF5 files: Eiger and NXmx masters with their data files, and plain datasets."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refine.errors import InputError
-from refine.io.reading import guarded
+from refine.io.reading import guarded, require_bounded
 
 if TYPE_CHECKING:
     import h5py
@@ -39,6 +40,7 @@ def read_frame(path: Path, dims: int, frame: int | None) -> Frame:
     with guarded(path, "an HDF5 image"), h5py.File(path, "r") as file:
         entry = entry_group(file)
         stack, place = _place(path, list(_datasets(path, file, entry, dims)), dims, frame)
+        require_bounded(math.prod(stack.shape[-dims:]) * stack.dtype.itemsize)
         array = np.asarray(stack[place])
         return Frame(array, str(stack.name), _masked(entry, array))
 

@@ -19,7 +19,7 @@ from refine.io.atomic import write_bytes
 from refine.io.hdf5_images import HDF5_MAGIC, frame_number, read_frame
 from refine.io.image_headers import smv_header
 from refine.io.image_writers import CBF_BINARY_START, WRITERS, md5
-from refine.io.reading import guarded, read_content, read_head
+from refine.io.reading import guarded, read_content, read_head, require_bounded
 
 Shape = tuple[int, ...]
 
@@ -199,6 +199,7 @@ def _read_npz(path: Path, content: bytes, keys: tuple[str, ...], dims: int) -> _
     with guarded(path, "an npz archive"), np.load(io.BytesIO(content), allow_pickle=False) as archive:
         key = next((key for key in keys if key in archive), None)
         if key is None and dims == 3:
+            require_bounded(sum(member.file_size for member in archive.zip.infolist()))
             stacks = [name for name in archive if archive[name].ndim == dims]
             key = stacks[0] if len(stacks) == 1 else None
         if key is None:
@@ -206,6 +207,7 @@ def _read_npz(path: Path, content: bytes, keys: tuple[str, ...], dims: int) -> _
             raise InputError(
                 f"{path}: has no key '{keys[0]}' (found: {found}); save it as numpy.savez(file, {keys[0]}=...)"
             )
+        require_bounded(archive.zip.getinfo(f"{key}.npy").file_size)
         return _Pixels(archive[key], f"npz key '{key}'")
 
 

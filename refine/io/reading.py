@@ -2,6 +2,8 @@
 
 import bz2
 import gzip
+import logging
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,12 +22,15 @@ _OPENERS: dict[bytes, tuple[str, Callable[[Path, str], Any]]] = {
 
 @contextmanager
 def guarded(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a broken file into an InputError, and silence its warnings.
+    """Turn whatever a parser raises on a broken file into an InputError, and silence its warnings, fabio's log too.
 
     The catch is wide on purpose: parsers of binary formats raise almost anything on corrupt input.
     """
+    logger = logging.getLogger("fabio")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        logger.setLevel(logging.CRITICAL + 1)
         try:
             yield
         except InputError:
@@ -36,11 +41,16 @@ def guarded(path: str | Path, kind: str) -> Iterator[None]:
                 f"{path}: cannot be read as {kind} ({detail}); the file is incomplete, damaged or of another kind: "
                 "copy or write it again"
             ) from error
+        finally:
+            logger.setLevel(level)
 
 
 def read_head(path: Path, size: int = 16) -> bytes:
-    """The first `size` bytes of `path`; raises InputError where it cannot be opened."""
+    """The first `size` bytes of `path`; raises InputError where it cannot be opened, and for devices and pipes, which
+    may never end."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: is a folder, device or pipe; accepted: a file, read more than once")
         with path.open("rb") as stream:
             return stream.read(size)
     except OSError as error:
@@ -63,3 +73,10 @@ def read_start(path: Path, size: int) -> bytes:
     with guarded(path, kind), opened(path, "rb") as stream:
         content: bytes = stream.read(size)
     return content
+
+
+def require_bounded(size: int) -> None:
+    """Raise ValueError where content of so many bytes is more than any image or list has: it is not worth the memory
+    that reading it would take."""
+    if size > MOST_BYTES:
+        raise ValueError(f"more than {MOST_BYTES} bytes of content")

@@ -253,7 +253,7 @@ def test_other_errors_say_what_is_accepted(tmp_path):
         read_image(tmp_path / "x.npz")
     with pytest.raises(InputError, match="cannot be opened"):
         read_image(tmp_path / "absent.cbf")
-    with pytest.raises(InputError, match="cannot be opened"):
+    with pytest.raises(InputError, match="is a folder"):
         read_image(tmp_path)
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(InputError, match="not a known image"):
