@@ -101,7 +101,15 @@ def test_the_same_case_through_python_gives_the_same_bits(finished):
 
 def test_two_runs_give_the_same_result(finished):
     for name in ("first", "second"):
-        assert main(["run", str(finished / "config.yaml"), "-o", str(finished / name)]) == 0
+        assert main(["run", str(finished / "config.yaml"), "-o", str(finished / name), "output.report=true"]) == 0
+    timed = {"result.yaml", "report.html", "trace.csv", "refine.log"}  # seconds and dates; the rest is the same bytes
+    written = {path.name for path in (finished / "first").iterdir() if path.is_file()}
+    assert len(written - timed) > 6
+    for file in written - timed:
+        assert (finished / "first" / file).read_bytes() == (finished / "second" / file).read_bytes(), file
+    lines = [(finished / name / "result.yaml").read_text().splitlines() for name in ("first", "second")]
+    differing = {one.split(":")[0].strip() for one, other in zip(*lines, strict=True) if one != other}
+    assert differing <= {"wall_seconds", "started"}
     first, second = (result(finished / name) for name in ("first", "second"))
     for found in (first, second):
         del found["wall_seconds"], found["provenance"]["started"]
