@@ -1,13 +1,14 @@
 """The command line: `refine COMMAND ...`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from refine import __version__
 from refine.errors import InputError
@@ -24,6 +25,14 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}; see: {self.prog} --help")
 
 
+class _Completion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: object, values: Any, __: str | None = None) -> NoReturn:
+        import shtab
+
+        print(shtab.complete(parser, shell=values))
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None, began: float | None = None) -> int:
     """Run a command; returns the exit code: 0 done and converged, 1 not, 2 wrong input, 130 interrupted."""
     began = time.time() if began is None else began
@@ -31,7 +40,8 @@ def main(arguments: Sequence[str] | None = None, began: float | None = None) -> 
     try:
         chosen = _parse(given)
         command: Command = chosen.command
-        return command(chosen, began)
+        with _silent() if getattr(chosen, "quiet", False) else contextlib.nullcontext():
+            return command(chosen, began)
     except InputError as error:
         if "--debug" in given:
             traceback.print_exc()
@@ -69,6 +79,12 @@ def entry() -> NoReturn:
     sys.exit(code)
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Overrides may stand anywhere behind the configuration, which argparse's own lists cannot."""
     parser = _parser()
@@ -85,11 +101,14 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser("refine", description="Refine crystal parameters from X-ray diffraction images.")
     parser.add_argument("--version", action="version", version=f"refine {__version__}")
+    script = 'print the script that completes commands and options, for: eval "$(refine --completion bash)"'
+    parser.add_argument("--completion", action=_Completion, choices=("bash", "zsh", "tcsh"), help=script)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, function: Command, summary: str, example: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=f"{summary}.", epilog=f"example: refine {example}")
         added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        added.add_argument("-q", "--quiet", action="store_true", help="print errors only")
         added.set_defaults(command=function)
         return added
 
@@ -121,10 +140,25 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="results directory; several: compared")
     report.add_argument("-o", "--output", type=Path, help="page; default: DIR/report.html, or comparison.html here")
     command("nanobragg", _nanobragg, "Compute an image from a nanoBragg.c command line", "nanobragg --help")
-    init = command("init", _init, "Write a commented starter configuration", "init my.yaml")
-    init.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
+    _add_init(command("init", _init, "Write a commented starter configuration", "init my.yaml --image shot.cbf"))
     _add_import(command("import", _import, "Write a configuration from the files at hand", "import indexed.expt F.mtz"))
     return parser
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Write a commented starter configuration. On a terminal and without options, it asks."
+    parser.add_argument("config", type=Path, nargs="?", default=Path("refine.yaml"), help="default: refine.yaml")
+    parser.add_argument("--title", metavar="TEXT")
+    parser.add_argument("--image", metavar="FILE", help="observed image; its size is read from it")
+    parser.add_argument("--structure-factors", metavar="FILE", help="h k l F text, MTZ or mmCIF")
+    parser.add_argument("--space-group", metavar="SYMBOL")
+    for name, meant in (("wavelength", "Å"), ("distance", "mm"), ("pixel-size", "mm")):
+        parser.add_argument(f"--{name}", type=float, metavar="X", help=meant)
+    parser.add_argument("--size", type=int, nargs=2, metavar=("SLOW", "FAST"), help="pixels")
+    parser.add_argument("--beam-center-px", type=float, nargs=2, metavar=("FAST", "SLOW"), help="pixels")
+    cell = ("A", "B", "C", "ALPHA", "BETA", "GAMMA")
+    parser.add_argument("--cell", type=float, nargs=6, metavar=cell, help="Å and degrees")
+    parser.add_argument("--misset-deg", type=float, nargs=3, metavar=("X", "Y", "Z"), help="degrees")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -204,7 +238,16 @@ def _import(chosen: argparse.Namespace, _: float) -> int:
 
 
 def _init(chosen: argparse.Namespace, _: float) -> int:
-    from refine.app.prepare import init
+    from refine.app.interview import QUESTIONS, init
 
-    print(init(chosen.config))
+    given = {key: value for key in QUESTIONS if (value := getattr(chosen, key)) is not None}
+    asked = not given and sys.stdin.isatty() and sys.stdout.isatty()
+    print(init(chosen.config, given, _ask if asked else None, print))
     return 0
+
+
+def _ask(question: str, default: str) -> str:
+    try:
+        return input(f"{question} [{default}]: ").strip()
+    except EOFError as error:
+        raise KeyboardInterrupt from error

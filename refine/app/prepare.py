@@ -1,14 +1,16 @@
-"""`refine validate` and `refine init`: before the first run."""
+"""`refine validate`: what a configuration stands for, and what a run of it will take."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from refine.app.build import Setup, build_model, build_problem, image_file, require_refinable, steps_per_pixel
-from refine.app.compilation import SECONDS_A_STEP
 from refine.app.load import load_config
-from refine.app.template import starter_config
-from refine.errors import InputError
-from refine.io.atomic import write_text
+
+ITERATIONS = 12  # of a typical run, all stages together
+PROGRAM, A_PIXEL = 3.5e8, 160.0  # bytes: what is there before the image, and what every pixel of it takes
 
 
 def validate(path: Path, overrides: Sequence[str]) -> list[str]:
@@ -28,14 +30,16 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     if not config.images:
         return [*lines, "no image: good for simulate, not for run"]
     problem = build_problem(config, setup)
+    began = time.perf_counter()
     require_refinable(problem)
+    seconds = time.perf_counter() - began
     free = ", ".join(f"{p.name} ({p.size})" for p in problem.space.parameters)
-    seconds = len(problem.pixels) * steps * SECONDS_A_STEP
     return [
         *lines,
         f"image {image_file(config)}: {len(problem.pixels)} of {setup.region.size} pixels used",
         f"free: {free}",
-        f"{steps} steps a pixel: very roughly {max(seconds, 0.1):.1f} s an iteration on one core",
+        f"{steps} steps a pixel: {_few(seconds)} s an iteration here, {_few(ITERATIONS * seconds)} s for a run of"
+        f" {ITERATIONS}, and {memory_needed(setup) / 1e9:.1f} GB of memory",
     ]
 
 
@@ -45,9 +49,13 @@ def _panel_lines(setup: Setup) -> list[str]:
     return [f"{shape[0]} panels of {shape[1]} x {shape[2]} pixels (slow x fast)"] if len(shape) == 3 else []
 
 
-def init(path: Path) -> str:
-    """Write a commented starter configuration; refuses to write over a file. Raises InputError."""
-    if path.exists():
-        raise InputError(f"{path}: exists already and is left as it is; give another name, or move it away")
-    write_text(path, starter_config())
-    return f"{path}: a starter configuration; edit it, then: refine validate {path}"
+def memory_needed(setup: Setup) -> float:
+    """Bytes that a run takes on a CPU: the pixels', whatever the number of steps, and the structure factors'."""
+    factors = setup.experiment.structure_factors
+    listed = sum(part.nbytes for part in vars(factors).values() if isinstance(part, torch.Tensor))
+    return PROGRAM + A_PIXEL * setup.region.size + 3 * listed
+
+
+def _few(seconds: float) -> str:
+    """Two digits, which is what is known of a time to come."""
+    return f"{seconds:.1f}" if seconds < 10 else f"{float(f'{seconds:.2g}'):.0f}"

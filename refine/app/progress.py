@@ -1,7 +1,9 @@
 """What a user sees while a refinement runs: a live line on a terminal, plain lines elsewhere, and always a log."""
 
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -14,6 +16,8 @@ from refine.app.outcome import Outcome
 from refine.app.results import summary_rows
 from refine.io.atomic import write_text
 from refine.solvers.solution import Record
+
+SETTLED = 0.01  # esd: a largest shift below it ends a run
 
 
 class Screen(Console):
@@ -28,12 +32,16 @@ class Screen(Console):
 
 
 class Progress:
-    """Prints iterations and messages; the log, from when it is opened, has every line, the earlier ones too."""
+    """Prints iterations and messages; the log, from when it is opened, has every line, the earlier ones too.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    `most`: iterations at most, for the time that is left.
+    """
+
+    def __init__(self, console: Console, most: int = 0) -> None:
+        self.console, self.most = console, most
         self._log: TextIO | None = None
         self._kept: list[str] = []
+        self._records: list[Record] = []
         self._live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -49,16 +57,25 @@ class Progress:
         if self._log:
             self._log.close()
 
-    def say(self, line: str) -> None:
-        """A message on screen and in the log."""
-        self.console.print(Text(line))
+    def say(self, line: str, style: str = "") -> None:
+        """A message on screen, in colour where there is some, and in the log."""
+        self.console.print(Text(line, style))
+        self._write(line)
+
+    def passing(self, line: str) -> None:
+        """A message that the next one replaces on a terminal; a line elsewhere."""
+        if self._live:
+            self._live.update(Text(line, "dim"), refresh=True)
+        else:
+            self.console.print(Text(line))
         self._write(line)
 
     def iteration(self, record: Record) -> None:
-        """One line an iteration: in place on a terminal, below one another elsewhere."""
+        """One line an iteration: in place on a terminal, with the time that is left; below one another elsewhere."""
         line = iteration_line(record)
+        self._records = [*(self._records if record.iteration else []), record]
         if self._live:
-            self._live.update(Text(line), refresh=True)
+            self._live.update(Text(f"{line}  {left_text(self._records, self.most)}"), refresh=True)
         else:
             self.console.print(Text(line))
         self._write(line)
@@ -89,6 +106,28 @@ def iteration_line(record: Record) -> str:
         f"iteration {record.iteration:3d}  loss {record.loss:.6f}{remaining}  |gradient| {record.gradient_norm:9.2e}"
         f"  {record.seconds:6.1f} s{refused}"
     )
+
+
+def left_text(records: Sequence[Record], most: int) -> str:
+    """The time that is left, in words; '' where nothing is known of it."""
+    seconds = seconds_left(records, most)
+    if math.isnan(seconds):
+        return ""
+    return f"about {seconds:.0f} s left" if seconds < 120 else f"about {seconds / 60:.0f} min left"
+
+
+def seconds_left(records: Sequence[Record], most: int) -> float:
+    """Seconds that an iteration has taken, times the iterations until the largest shift has shrunk to nothing at the
+    pace of the last ones, or until there have been as many as there may be. NaN before the first iteration."""
+    if len(records) < 2:
+        return math.nan
+    last, before = records[-1], records[-min(len(records), 4)]
+    steps = last.iteration - before.iteration
+    iterations = float(most - last.iteration)
+    if last.remaining and before.remaining and last.remaining < before.remaining:
+        pace = math.log(before.remaining / last.remaining) / steps
+        iterations = min(iterations, max(math.log(last.remaining / SETTLED), 0.0) / pace)
+    return max(math.ceil(iterations), 0) * (last.seconds - records[0].seconds) / last.iteration
 
 
 def summary_lines(outcome: Outcome) -> list[str]:

@@ -30,6 +30,7 @@ from refine.solvers.registry import make_solver
 from refine.solvers.solution import Record, Solution, Status
 
 EXIT_CODES = {Status.CONVERGED: 0, Status.INTERRUPTED: 130}  # 1 for the others
+COLOURS = {Status.CONVERGED: "green", Status.INTERRUPTED: "yellow", Status.MAX_ITERATIONS: "yellow"}
 FALSE_FIT = 10.0  # standard deviations and
 FEW_OUTLIERS = 3  # pixels
 FALSE_RATIO = 1.2  # times the deviance of counting noise, above which the model does not explain the image
@@ -56,7 +57,7 @@ def run(
     started = datetime.now(UTC)
     solver = _solver(config)
     checkpoint = Checkpoint(target, config, resume)
-    with Progress(console) as progress, patient() as check:
+    with Progress(console, config.refinement.optimizer.max_iterations) as progress, patient() as check:
         if config.shoebox:
             return _run_stills(config, target, solver, progress, checkpoint, check, started, began)
         setup = build_model(config)
@@ -127,9 +128,12 @@ def _refine(
         write_trace(target, problem, rows)
         check()
 
-    def say(line: str) -> None:
-        progress.say(line)
-        check()
+    def checked(show: Callable[[str], None]) -> Callable[[str], None]:
+        def said(line: str) -> None:
+            show(line)
+            check()
+
+        return said
 
     settings = config.refinement
     try:
@@ -140,7 +144,8 @@ def _refine(
             progress.say(f"going on where {target} was stopped: {len(checkpoint)} evaluations are kept")
         kept = RememberedProblem.keeping(problem, checkpoint)
         stop = Stop(max_iterations=settings.optimizer.max_iterations)
-        found = refine_image(kept, solver, settings.strategy, settings.stages, stop, observe, say)
+        say, passing = checked(progress.say), checked(progress.passing)
+        found = refine_image(kept, solver, settings.strategy, settings.stages, stop, observe, say, passing)
     except KeyboardInterrupt:
         if not progress.logging:
             _claim(target, progress)
@@ -165,9 +170,11 @@ def _report(progress: Progress, solution: Solution, outcome: Outcome, warnings: 
     for line in summary_lines(outcome):
         progress.say(line)
     for warning in warnings:
-        progress.say(f"WARNING: {warning}")
+        progress.say(f"WARNING: {warning}", "yellow")
     advice = f" ({solution.status.advice})" if solution.status.advice else ""
-    progress.say(f"{solution.status.value}: {solution.reason}{advice}; results in {target}")
+    progress.say(
+        f"{solution.status.value}: {solution.reason}{advice}; results in {target}", COLOURS.get(solution.status, "red")
+    )
 
 
 def _write_report(progress: Progress, target: Path) -> None:

@@ -77,16 +77,18 @@ def refine_image(
     stop: Stop | None = None,
     observe: Callable[[Record], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
+    passing: Callable[[str], None] = lambda _: None,
 ) -> Refined:
     """Refine against an image by a strategy.
 
     'auto' looks at how far off the start seems. Near, it goes to the pixels, those of the spots first; else by way of
     the spots' positions. Where the answer looks false it tries what is left: the other way, and models of fewer cells,
     whose spots are wider. 'single' is the last stage alone, 'stages' those given. `solver` does the last stage,
-    Levenberg-Marquardt those before. `observe` gets the last stage's records, `say` a line on what is done.
+    Levenberg-Marquardt those before. `observe` gets the last stage's records, `say` a line on what is done,
+    `passing` one on every step of the stages before.
     """
     spots = observed_spots(problem.observation, problem.space.start)
-    found = _Refinement(problem, solver or LevenbergMarquardt(), stop or Stop(), observe, say, spots)
+    found = _Refinement(problem, solver or LevenbergMarquardt(), stop or Stop(), observe, say, passing, spots)
     return found.run(strategy, tuple(stages))
 
 
@@ -97,6 +99,7 @@ class _Refinement:
     stop: Stop
     observe: Callable[[Record], None]
     say: Callable[[str], None]
+    passing: Callable[[str], None]
     spots: Spots
 
     @cached_property
@@ -182,7 +185,7 @@ class _Refinement:
         return Place(self.problem, carried(self.problem.space, place.z, problem.space, solution.z))
 
     def _on_the_way(self, record: Record) -> None:
-        self.say(f"on the way: step {record.iteration}, loss {record.loss:.6f}, {record.seconds:.1f} s")
+        self.passing(f"on the way: step {record.iteration}, loss {record.loss:.6f}, {record.seconds:.1f} s")
 
 
 def _rank(found: Refined) -> tuple[bool, float]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import gemmi
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,7 @@ FLIPS: dict[str, tuple[list[str], str]] = {
     "title": ([], "another"),
     "images.0.file": ([], "other.npz"),
     "images.0.mask": ([], "mask.npy"),
+    "images.0.frame": (["images=[{file: two.h5, frame: 1}]"], "2"),
     "beam.wavelength": ([], "1.02"),
     "beam.fluence": ([], "1.1e28"),
     "beam.flux": (LIT, "2e16"),
@@ -206,6 +208,8 @@ def place(tmp_path_factory):
         assert main(["simulate", str(truth), "-o", str(folder / name), "--noise", *settings]) == 0
     configuration(folder, START, refinement={"strategy": "single", "optimizer": {"name": "lm", "max_iterations": 1}},
                   title="one")  # fmt: skip
+    with h5py.File(folder / "two.h5", "w") as file:
+        file["image"] = [np.load(folder / name)["image"] for name in ("image.npz", "other.npz")]
     np.save(folder / "mask.npy", np.arange(4096).reshape(64, 64) % 3)
     for name, level in (("level.npz", 3.0), ("level2.npz", 3.5)):
         np.savez(folder / name, image=np.full((64, 64), level))
