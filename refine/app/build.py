@@ -144,7 +144,9 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     space = build_space(config, setup)
     observation = build_observation(config, setup)
     noise = choose_noise(config.refinement.loss, config.detector.readout_noise)
-    return ImageProblem(space, observation, observation.pixels(), noise, build_restraints(config, space), setup.interference)
+    return ImageProblem(
+        space, observation, observation.pixels(), noise, build_restraints(config, space), setup.interference
+    )
 
 
 def require_refinable(problem: ImageProblem) -> None:

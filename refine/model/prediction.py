@@ -82,13 +82,13 @@ def corner_resolution(experiment: Experiment) -> float:
     return float(1 / q.max())
 
 
-def _near_sphere(
-    crystal: Crystal, experiment: Experiment, d_min: float, d_max: float, reach: float
-) -> "list[Tensor]":
+def _near_sphere(crystal: Crystal, experiment: Experiment, d_min: float, d_max: float, reach: float) -> "list[Tensor]":
     """Reflections (R, 3) that may be within reach, slab by slab of h, so that memory stays small."""
     rows, beam = standing_real_space(crystal, experiment), experiment.beam
     limits = [int(edge / d_min) for edge in torch.linalg.vector_norm(rows, dim=1).tolist()]
-    h, k, l = (torch.arange(-limit, limit + 1).to(rows) for limit in limits)
+    h, k, l = (  # noqa: E741 - the field's own names
+        torch.arange(-limit, limit + 1).to(rows) for limit in limits
+    )
     reciprocal, found = torch.linalg.inv(rows), []
     for plane in h:
         indices = torch.cartesian_prod(plane[None], k, l)

@@ -2,8 +2,8 @@
 
 The distribution of `refine.physics.gaussian_mosaic`, C in Miller indices, is in reciprocal space
     C_q = B C B^T = B D B^T + [q]x S [q]x^T + (bandwidth q)(bandwidth q)^T + divergence,
-B the reciprocal matrix, about the reflection's place q_n. A pixel at q has exp(-(q - q_n)^T C_q^-1 (q - q_n) / 2) of the
-reflection's height, P^2 sqrt(det B D B^T / det C_q) of one of unit |F|.
+B the reciprocal matrix, about the reflection's place q_n. A pixel at q has exp(-(q - q_n)^T C_q^-1 (q - q_n) / 2) of
+the reflection's height, P^2 sqrt(det B D B^T / det C_q) of one of unit |F|.
 """
 
 from typing import NamedTuple

@@ -47,9 +47,7 @@ class JointSpace:
             parts = []
             for parameter in space.parameters:
                 parts.append(
-                    first[parameter.name]
-                    if parameter.name in first
-                    else torch.arange(end, end := end + parameter.size)
+                    first[parameter.name] if parameter.name in first else torch.arange(end, end := end + parameter.size)
                 )
             places.append(torch.cat([torch.arange(0), *parts]))
         return cls(tuple(spaces), tuple(places), end)

@@ -11,15 +11,15 @@ from refine.model.prediction import Predicted, predict, predict_all
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
+from refine.physics.structure_factor import nearest_intensity
 from refine.problem.noise import Noise
 from refine.problem.restraints import Restraint
 from refine.problem.separable import Amplitudes
 from refine.problem.shoebox import Shoeboxes
 from refine.problem.shoebox_problem import Shape, ShoeboxProblem
-from refine.physics.structure_factor import nearest_intensity
 
 REACH = 3.0  # standard deviations of the Ewald sphere from a reflection's centre: 99.7 % of those that are seen
-CORE = 0.75  # of half a box's edge: a spot is within it, and its background beyond, when it is placed for the first time
+CORE = 0.75  # of half a box's edge: a spot is within it, its background beyond, when boxes are first placed
 ROUGH = 2  # passes of a fit that only tells whether there is a spot
 SMALL, INNER, HINT = 9, 0.75, 1.5  # pixels an edge, of half of it, and standard deviations: a first look
 LEAST_USE = 0.5  # of a box's pixels
@@ -138,7 +138,7 @@ def _enough(boxes: Shoeboxes) -> Tensor:
 
 def _allowed(indices: Tensor, centring: str) -> Tensor:
     """Reflections (R,) that a lattice of this centring has."""
-    h, k, l = indices.T.long()
+    h, k, l = indices.T.long()  # noqa: E741 - the field's own names
     even = {
         "P": torch.zeros_like(h),
         "A": (k + l) % 2,

@@ -82,9 +82,7 @@ class BoxFit(NamedTuple):
         return (self.linear[:, :-1, None] * self.columns[:, :-1]).sum(1)
 
 
-def fit_boxes(
-    profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes, passes: int = PASSES
-) -> BoxFit:
+def fit_boxes(profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes, passes: int = PASSES) -> BoxFit:
     """The likeliest background and intensity of every box, whose photons for |F| = 1 are `profiles` (R, P).
 
     Neither is ever below 0: a plane that would be, somewhere, becomes a level. Boxes that have settled are left alone
@@ -117,9 +115,7 @@ def _sums(linear: Tensor, columns: Tensor) -> Tensor:
     return (linear[:, None] @ columns)[:, 0]
 
 
-def _solved(
-    columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes
-) -> tuple[Tensor, Tensor, Tensor]:
+def _solved(columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted least squares (weights (R, P), pull (R, P) = weights times what is aimed at) within the limits: the
     linear values, which of them are free, and the normal matrices of `BoxFit`."""
     normal, right = (columns * weights[:, None]) @ columns.mT, (columns @ pull[:, :, None])[:, :, 0]

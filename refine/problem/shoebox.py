@@ -44,7 +44,8 @@ class Shoeboxes:
         slow, fast = slow.clamp(0, height - 1), fast.clamp(0, width - 1)
         panel = None if detector.panels is None else spots.panel[:, None].expand_as(fast)
         like = spots.fast
-        pixels = Pixels(*(part.to(like).flatten() for part in (slow, fast)), None if panel is None else panel.flatten())
+        coordinates = slow.to(like).flatten(), fast.to(like).flatten()
+        pixels = Pixels(*coordinates, None if panel is None else panel.flatten())
         shape = slow.shape
         trusted = observation.trusted[pixels.place].reshape(shape) & on_panel
         off = (fast + 0.5 - spots.fast[:, None]) ** 2 + (slow + 0.5 - spots.slow[:, None]) ** 2

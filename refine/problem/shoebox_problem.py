@@ -54,9 +54,7 @@ class ShoeboxProblem:
 
     def chosen(self, which: Tensor) -> "ShoeboxProblem":
         """The problem of some of the boxes, by a mask or by their places; it counts by itself."""
-        return replace(
-            self, boxes=self.boxes.chosen(which), amplitudes=self.amplitudes.chosen(which), counts=Counts()
-        )
+        return replace(self, boxes=self.boxes.chosen(which), amplitudes=self.amplitudes.chosen(which), counts=Counts())
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood () without terms that nothing changes, plus the restraints."""

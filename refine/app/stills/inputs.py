@@ -18,6 +18,7 @@ from refine.parameters.space import ParameterSpace
 from refine.problem.identifiability import require_identifiable
 from refine.problem.noise import choose_noise
 from refine.problem.placement import Choice, Still
+from refine.problem.shoebox_problem import Shape
 
 Array = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ def _ready(image: Image, config: Config) -> Ready:
     orientation, spots = config.crystal.orientation, None
     if image.spots is not None:
         named = None if orientation.expt is None else read_experiment(orientation.expt, orientation.index)
-        spots = read_spots(image.spots, named and named.identifier)
+        spots = read_spots(image.spots, None if named is None else named.identifier)
     return Ready(image.file, config, setup, _still(config, setup), spots)
 
 
@@ -108,7 +109,7 @@ def _still(config: Config, setup: Setup) -> Still:
         box.size, box.min_signal, d_min, limits.max or float("inf"), settings.holdout, config.seed, centring
     )
     noise = choose_noise(settings.loss, config.detector.readout_noise)
-    background = "plane" if config.background.model == "plane" else "constant"
+    background: Shape = "plane" if config.background.model == "plane" else "constant"
     known = None if factors.unknown else setup.experiment.structure_factors
     observation = build_observation(config, setup)
     return Still(observation, noise, background, choice, known, _relative_sigma(config))
@@ -151,5 +152,3 @@ def _with_one_cell(ready: list[Ready]) -> list[Ready]:
         config = one.config.model_copy(update={"crystal": crystal})
         found.append(Ready(one.path, config, build_model(config), one.still, one.spots))
     return found
-
-

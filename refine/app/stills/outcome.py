@@ -206,7 +206,8 @@ def _observed(boxes: Shoeboxes, fit: BoxFit) -> Array:
 def _listed(spots: Spots, indices: NDArray[np.int64], panel: NDArray[np.int64]) -> Array:
     """Places (R, 2) of listed spots, undefined where a reflection has none."""
     known = {
-        (*map(int, hkl), int(number)): place for hkl, number, place in zip(spots.hkl, spots.panel, spots.xy, strict=True)
+        (*map(int, hkl), int(number)): place
+        for hkl, number, place in zip(spots.hkl, spots.panel, spots.xy, strict=True)
     }
     none = np.full(2, np.nan)
     keys = ((*map(int, hkl), int(number)) for hkl, number in zip(indices, panel, strict=True))

@@ -47,9 +47,7 @@ class Placed:
         choice = self.ready.still.choice
         return held_out(self.boxes.spots.indices, choice.holdout, choice.seed)
 
-    def problem(
-        self, which: Tensor | slice = slice(None), restraints: tuple[Restraint, ...] = ()
-    ) -> ShoeboxProblem:
+    def problem(self, which: Tensor | slice = slice(None), restraints: tuple[Restraint, ...] = ()) -> ShoeboxProblem:
         """Some of the boxes, all unless told, against the crystal."""
         return self.ready.still.problem(self.space, self.boxes.chosen(_places(self.boxes, which)), restraints)
 
