@@ -87,7 +87,7 @@ def _silent() -> Iterator[None]:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Overrides may stand anywhere behind the configuration, which argparse's own lists cannot."""
-    parser = _parser()
+    parser = command_line()
     if arguments and arguments[0] == "nanobragg":  # its options are not argparse's
         return argparse.Namespace(command=_nanobragg, arguments=arguments[1:])
     chosen, rest = parser.parse_known_args(arguments)
@@ -98,7 +98,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = _Parser("refine", description="Refine crystal parameters from X-ray diffraction images.")
     parser.add_argument("--version", action="version", version=f"refine {__version__}")
     script = 'print the script that completes commands and options, for: eval "$(refine --completion bash)"'
