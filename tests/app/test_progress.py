@@ -20,7 +20,7 @@ from refine.solvers.solution import Record
 
 def records(*remaining):
     z = torch.zeros(2, dtype=torch.float64)
-    return [Record(k, z, 100.0 - k, 1.0, True, None, r, 2.0 * k) for k, r in enumerate(remaining)]
+    return [Record(k, z, 100.0 - k, 1.0, True, r, 2.0 * k) for k, r in enumerate(remaining)]
 
 
 def test_time_left_follows_the_pace():
