@@ -12,7 +12,7 @@ from torch import Tensor
 
 from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
-from refine.app.config import Config
+from refine.app.config import Config, Image
 from refine.app.config_crystal import Mosaic as MosaicConfig
 from refine.app.config_crystal import fits_group, group_needs
 from refine.app.dials import lab_a_matrix, lost_parallax, trusted_ranges, unmasked
@@ -102,8 +102,20 @@ def steps_per_pixel(crystal: Crystal, experiment: Experiment) -> int:
     return paths_per_pixel(experiment) * experiment.scan.steps * crystal.domains
 
 
+def of_image(config: Config, image: Image) -> Config:
+    """The configuration of a run of one of its images alone."""
+    crystal, beam = config.crystal, config.beam
+    if image.orientation is not None:
+        crystal = crystal.model_copy(update={"orientation": image.orientation})
+    if image.beam.wavelength is not None:
+        beam = beam.model_copy(update={"wavelength": image.beam.wavelength})
+    return config.model_copy(update={"images": (image,), "crystal": crystal, "beam": beam})
+
+
 def build_model(config: Config) -> Setup:
-    """Crystal and experiment of a configuration. Raises InputError where a file it names is wrong."""
+    """Crystal and experiment of a configuration, of its first image where it has some. Raises InputError where a file
+    it names is wrong."""
+    config = of_image(config, config.images[0]) if config.images else config
     like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
     crystal = _crystal(config, like)
     factors, note = _structure_factors(config, like)

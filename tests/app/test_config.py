@@ -21,7 +21,7 @@ from refine.app.template import starter_config
 
 HERE = Path("/data/set")
 MATRIX = "{a_matrix: [0.01, 0, 0, 0, 0.01, 0, 0, 0, %s]}"
-DIMENSIONLESS = {"cells_factor", "polarization", "seed"}
+DIMENSIONLESS = {"cells_factor", "polarization", "seed", "scale", "holdout", "relative_sigma"}
 CELL = (70.0, 80.0, 90.0, 85.0, 95.0, 105.0)
 
 

@@ -8,7 +8,7 @@ import gemmi
 import numpy as np
 from numpy.typing import NDArray
 
-from refine.app.build import Setup, build_model, build_observation
+from refine.app.build import Setup, build_model, build_observation, of_image
 from refine.app.config import Config, Image
 from refine.errors import InputError
 from refine.io.experiments import read_experiment
@@ -64,7 +64,7 @@ def listed_images(config: Config) -> tuple[Image, ...]:
 def make_ready(config: Config) -> tuple[list[Ready], list[Failed]]:
     """The images, with one starting cell for all, and those that cannot be read. Raises InputError where none can."""
     images = listed_images(config)
-    settings = [_of_image(config, image) for image in images]
+    settings = [of_image(config, image) for image in images]
     ready: list[Ready] = []
     failed: list[Failed] = []
     for image, alone in zip(images, settings, strict=True):
@@ -78,16 +78,6 @@ def make_ready(config: Config) -> tuple[list[Ready], list[Failed]]:
         reasons = "\n".join(failure.reason for failure in failed)
         raise InputError(f"none of the {len(images)} images can be used:\n{reasons}")
     return _with_one_cell(ready), failed
-
-
-def _of_image(config: Config, image: Image) -> Config:
-    """The configuration of a run of this image alone."""
-    crystal, beam = config.crystal, config.beam
-    if image.orientation is not None:
-        crystal = crystal.model_copy(update={"orientation": image.orientation})
-    if image.beam.wavelength is not None:
-        beam = beam.model_copy(update={"wavelength": image.beam.wavelength})
-    return config.model_copy(update={"images": (image,), "crystal": crystal, "beam": beam})
 
 
 def _ready(image: Image, config: Config) -> Ready:
