@@ -39,9 +39,10 @@ def completed(data: dict[str, Any], directory: Path) -> dict[str, Any]:
     """A configuration's plain values with those that the .expt files it names supply; what is given stays.
 
     detector.file supplies beam and detector; crystal.orientation.expt the space group, the rotation during the
-    exposure, and the beam where there is no detector.file (its cell and orientation are read with the crystal).
-    Raises InputError.
+    exposure, and the beam where there is no detector.file (its cell and orientation are read with the crystal). Where
+    only the images have orientations, the first one's stands for the crystal's. Raises InputError.
     """
+    data = _with_first_orientation(data)
     sections = ((_at(data, "detector"), "file"), (_at(data, "crystal", "orientation"), "expt"))
     wanted = [_named(section, key, directory) for section, key in sections]
     read = {place: read_experiment(*place) for place in wanted if place is not None}
@@ -54,6 +55,15 @@ def completed(data: dict[str, Any], directory: Path) -> dict[str, Any]:
     if crystal is not None:
         supplied["crystal"] = _crystal_keys(crystal, data)
     return _under(supplied, data)
+
+
+def _with_first_orientation(data: dict[str, Any]) -> dict[str, Any]:
+    images, crystal = data.get("images"), data.get("crystal", {})
+    first = images[0] if isinstance(images, list) and images else None
+    own = first.get("orientation") if isinstance(first, dict) else None
+    if own is None or not isinstance(crystal, dict) or "orientation" in crystal:
+        return data
+    return {**data, "crystal": {**crystal, "orientation": own}}
 
 
 def lab_a_matrix(path: Path, index: int) -> Array:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from refine.problem.noise import Noise
 
-PASSES = 15  # of Fisher scoring, at most
+PASSES = 60  # of Fisher scoring, at most
 SETTLED = 1e-8  # relative change of a box's expected photons below which it is done
 REGULAR = 1e-12  # added to a unit diagonal: a box without photons or pixels has no inverse
 
