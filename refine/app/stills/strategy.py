@@ -2,7 +2,7 @@
 together."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,16 +98,43 @@ def refine_stills(
             say(f"left out: {error}")
     if not placed:
         raise InputError("\n".join(failure.reason for failure in lost))
+    start = _joined(placed, restraints)[1].space.joined([one.z for one in placed])
+    if len(placed) > 1 and not once:
+        say("all together: boxes are placed again round what they share")
+        placed, start = _together(placed, restraints, start, keep)
+    own, together = _joined(placed, restraints)
+    start_loss = float(together.loss(together.space.zero()))
+    solution = solve(keep(together, [problem.boxes for problem in own]), solver, start, stop, observe)
+    return Refined(tuple(placed), tuple(lost), together.space, together, solution, start_loss)
+
+
+def _joined(
+    placed: Sequence[Placed], restraints: tuple[Restraint, ...]
+) -> tuple[tuple[ShoeboxProblem, ...], JointProblem]:
+    """Each image's boxes that are not held out, and the problem of all."""
     shared = [p.name for p in placed[0].space.parameters if p.name not in LOCAL]
-    joint = JointSpace.of([one.space for one in placed], shared)
-    own = tuple(r for r in restraints if r.parameter in LOCAL)
-    problems = [one.problem(~one.held, own) for one in placed]
-    used = [problem.boxes for problem in problems]
-    together = JointProblem(joint, (*problems,), tuple(r for r in restraints if r not in own))
-    start_loss = float(together.loss(joint.zero()))
-    wrapped = keep(together, used)
-    solution = solve(wrapped, solver, joint.joined([one.z for one in placed]), stop, observe)
-    return Refined(tuple(placed), tuple(lost), joint, together, solution, start_loss)
+    local = tuple(r for r in restraints if r.parameter in LOCAL)
+    own = tuple(one.problem(~one.held, local) for one in placed)
+    space = JointSpace.of([one.space for one in placed], shared)
+    return own, JointProblem(space, own, tuple(r for r in restraints if r not in local))
+
+
+def _together(
+    placed: Sequence[Placed], restraints: tuple[Restraint, ...], start: Tensor, keep: Keep
+) -> tuple[list[Placed], Tensor]:
+    """The images with boxes placed for what is best for all of them, and where that is: what one image alone said of
+    what they share may have put its spots elsewhere."""
+    own, problem = _joined(placed, restraints)
+    wrapped = keep(problem, [one.boxes for one in own])
+    solution = solve(wrapped, LevenbergMarquardt(), start, ON_THE_WAY)
+    if solution.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    found = []
+    for one, place in zip(placed, problem.space.places, strict=True):
+        z = solution.z[place]
+        boxes = place_near(one.ready.still, one.space.to_model(z))
+        found.append(replace(one, boxes=boxes if len(boxes) else one.boxes, z=z, rounds=one.rounds + 1))
+    return found, solution.z
 
 
 def _placed(
