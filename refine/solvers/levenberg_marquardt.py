@@ -14,8 +14,8 @@ OFF = 0.1  # of a decrease: a smaller error of what was foreseen asks for no oth
 
 @dataclass(frozen=True)
 class State:
-    """The quadratic model at the current z, the damping, and its growth at the next refusal; the secant term (n, n), and
-    whether it foresaw the last step better than the information alone did."""
+    """The quadratic model at the current z, the damping, and its growth at the next refusal; the secant term (n, n),
+    and whether it foresaw the last step better than the information alone did."""
 
     quadratic: Quadratic
     damping: float

@@ -13,7 +13,7 @@ from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
 from refine.problem.coarse import carried
 from refine.problem.joint import JointProblem, JointSpace
-from refine.problem.placement import displacement, held_out, place_far, place_near
+from refine.problem.placement import Still, displacement, held_out, place_far, place_near
 from refine.problem.restraints import Restraint
 from refine.problem.shoebox import Shoeboxes
 from refine.problem.shoebox_problem import ShoeboxProblem
@@ -27,6 +27,7 @@ SETTLED = 0.3  # pixels by which one in twenty spots may still move, for the box
 FIRST = ("cell", "orientation")  # refined alone at first: widths mean nothing while spots are missed
 ON_THE_WAY = Stop(max_iterations=12, shift=2.0, decrease=30.0)  # nearer than boxes need to be placed
 FEWEST = 3  # reflections a refined value, without which an image says too little
+BRIGHTNESS = ("scale", "b_factor")  # found when the spots are where they belong
 LOCAL = frozenset({"orientation", "scale", "cells", "mosaic", "b_factor"})  # each image's own
 
 
@@ -141,12 +142,13 @@ def _placed(
     ready: Ready, space: ParameterSpace, restraints: tuple[Restraint, ...], once: bool, say: Say, keep: Keep
 ) -> Placed:
     """Rounds of placing and refining. Raises InputError where too few spots stand out."""
-    z, boxes = space.zero(), _enough(ready, place_far(ready.still, space.start), space)
+    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in FIRST))
+    z, boxes = space.zero(), _enough(ready, place_far(ready.still, space.start), space if once else first)
     if once:
         return Placed(ready, space, boxes, z, 1)
-    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in FIRST))
+    shapes = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name not in BRIGHTNESS))
     for number in range(1, ROUNDS + 1):
-        part = first if number == 1 and first.parameters else space
+        part = first if number == 1 and first.parameters else shapes
         z = _approached(ready, part, space, restraints, z, boxes, keep)
         model = space.to_model(z)
         moved = float(displacement(boxes.spots, model).nan_to_num(torch.inf).quantile(0.95))
@@ -154,7 +156,21 @@ def _placed(
         before, boxes = boxes, _enough(ready, place_near(ready.still, model), space)
         if number > 2 and moved < SETTLED and len(boxes) < 1.1 * len(before):
             break
-    return Placed(ready, space, boxes, z, number + 1)
+    return Placed(ready, space, boxes, _scaled(ready.still, space, boxes, z), number + 1)
+
+
+def _scaled(still: Still, space: ParameterSpace, boxes: Shoeboxes, z: Tensor) -> Tensor:
+    """z with the scale, where that is free, by which the known intensities are most like those of the spots."""
+    scale = [p for p in space.parameters if p.name == "scale"]
+    known = still.amplitudes(boxes.spots.indices).intensities
+    if not scale or not bool((known > 0).any()):
+        return z
+    found = replace(still, relative_sigma=float("inf")).problem(space, boxes).fit(z).intensities
+    shown = (known > 0) & (found > 0)
+    factor = torch.exp(torch.log(found[shown] / known[shown]).median())
+    value = {"scale": space.to_model(z).experiment.scale.reshape(1) * factor}
+    rest = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name != "scale"))
+    return carried(space, space.to_z(value), rest, carried(rest, rest.zero(), space, z))
 
 
 def _approached(
@@ -166,12 +182,13 @@ def _approached(
     boxes: Shoeboxes,
     keep: Keep,
 ) -> Tensor:
-    """The z of `space` after refining its `part` against the boxes that are not held out."""
+    """The z of `space` after refining its `part` against the boxes that are not held out, by the spots' places and
+    shapes alone, whatever is known of their intensities."""
     choice = ready.still.choice
     used = boxes.chosen(~held_out(boxes.spots.indices, choice.holdout, choice.seed))
     start = carried(part, part.zero(), space, z)
-    names = {p.name for p in part.parameters}
-    problem = keep(ready.still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
+    names, still = {p.name for p in part.parameters}, replace(ready.still, relative_sigma=float("inf"))
+    problem = keep(still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
     solution = solve(problem, LevenbergMarquardt(), start, ON_THE_WAY)
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
