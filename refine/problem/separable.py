@@ -13,6 +13,7 @@ from refine.problem.noise import Noise
 
 PASSES = 60  # of Fisher scoring, at most
 SETTLED = 1e-8  # relative change of a box's expected photons below which it is done
+FREELY = 3  # passes after which a plane that has become a level stays one: some would change at every pass
 REGULAR = 1e-12  # added to a unit diagonal: a box without photons or pixels has no inverse
 
 
@@ -90,14 +91,16 @@ def fit_boxes(profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitu
     """
     columns = torch.cat([data.terms.expand(len(profiles), -1, -1), profiles[:, None]], 1)
     weights = data.use / (data.observed.clamp_min(0.0) + data.readout + 1)
-    linear, free, normal = _solved(columns, weights, weights * data.observed, amplitudes)
+    sloped = torch.ones_like(data.use[:, :1])
+    linear, free, normal = _solved(columns, weights, weights * data.observed, amplitudes, sloped)
     unsettled = torch.arange(len(profiles), device=profiles.device)
     columns_left, data_left, known_left = columns, data, amplitudes
-    for _ in range(passes):
+    for number in range(passes):
         expected = _sums(linear[unsettled], columns_left)
         given = (expected, data_left.observed, data_left.readout)
         weights, slopes = data_left.use * noise.information(*given), data_left.use * noise.slope(*given)
-        found = _solved(columns_left, weights, weights * expected - slopes, known_left)
+        sloped = free[unsettled, 1:-1] | (number < FREELY)
+        found = _solved(columns_left, weights, weights * expected - slopes, known_left, sloped)
         far = ((found[0] - linear[unsettled])[:, :, None] * columns_left).abs().amax((1, 2)) > SETTLED * (
             expected.amax(1).clamp_min(1.0)
         )
@@ -115,13 +118,17 @@ def _sums(linear: Tensor, columns: Tensor) -> Tensor:
     return (linear[:, None] @ columns)[:, 0]
 
 
-def _solved(columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted least squares (weights (R, P), pull (R, P) = weights times what is aimed at) within the limits: the
-    linear values, which of them are free, and the normal matrices of `BoxFit`."""
+def _solved(
+    columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes, sloped: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted least squares (weights (R, P), pull (R, P) = weights times what is aimed at) within the limits, where
+    slopes may be those that are `sloped` (R, T - 1): the linear values, which of them are free, and the normal matrices
+    of `BoxFit`."""
     normal, right = (columns * weights[:, None]) @ columns.mT, (columns @ pull[:, :, None])[:, :, 0]
     normal[:, -1, -1] += amplitudes.precisions
     right[:, -1] += amplitudes.precisions * amplitudes.intensities
     free = torch.ones_like(right, dtype=torch.bool)
+    free[:, 1:-1] = sloped
     free[:, -1] = amplitudes.sigmas > 0
     held = torch.zeros_like(right)
     held[:, -1] = torch.where(free[:, -1], 0.0, amplitudes.intensities)

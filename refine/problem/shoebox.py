@@ -82,7 +82,7 @@ def _nearest(place: Tensor, off: Tensor) -> Tensor:
     that number `place` (R, P); of equal ones the first box's."""
     order = torch.argsort(off.flatten(), stable=True)
     sorted_place = place.flatten()[order]
-    first = torch.full((int(place.max()) + 1,), len(order), dtype=torch.int64, device=place.device)
+    first = torch.full((int(place.max()) + 1 if len(place) else 0,), len(order), dtype=torch.int64, device=place.device)
     first.scatter_reduce_(0, sorted_place, torch.arange(len(order), device=place.device), "amin")
     winner = torch.zeros_like(order, dtype=torch.bool)
     winner[order] = first[sorted_place] == torch.arange(len(order), device=place.device)
