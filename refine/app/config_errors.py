@@ -37,8 +37,8 @@ class Explainer:
 
     def lines(self, error: ValidationError) -> list[str]:
         """One line a wrong key, in the schema's order, each once."""
-        found = itertools.chain.from_iterable(self.explain(dict(item)) for item in error.errors())
-        return list(dict.fromkeys(found))
+        items = _deepest([dict(item) for item in error.errors()])
+        return list(dict.fromkeys(itertools.chain.from_iterable(map(self.explain, items))))
 
     def explain(self, item: dict[str, Any]) -> Iterator[str]:
         loc = tuple(str(part) for part in item["loc"])
@@ -179,6 +179,22 @@ def lookup(data: Any, path: KeyPath) -> Any:
         else:
             return _ABSENT
     return data
+
+
+def _deepest(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The items with places of keys alone; of a value that may have several types, what is wrong inside it, rather than
+    that it is not of another of them."""
+    places = [tuple(filter(_is_key, item["loc"])) for item in items]
+    return [
+        {**item, "loc": place}
+        for item, place in zip(items, places, strict=True)
+        if place == item["loc"] or not any(p[: len(place)] == place != p for p in places)
+    ]
+
+
+def _is_key(part: str | int) -> bool:
+    """Whether a part of a place is the document's, not the name of one of the types that a value may have."""
+    return not re.match(r"(function-\w+|literal)\[", str(part))
 
 
 def _pattern(path: KeyPath) -> str:
