@@ -1,0 +1,246 @@
+"""`refine run` on stills by shoeboxes: simulated images, the answer against the truth."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+import yaml
+from cli import result
+
+from refine.app.build import build_model
+from refine.app.load import load_config
+from refine.app.main import main
+from refine.io.experiments import read_experiment
+from refine.model.prediction import predict
+
+CELL = [70.0, 80.0, 90.0, 85.0, 95.0, 105.0]
+MISSETS = {"a": [12.0, -25.0, 33.0], "b": [80.0, 10.0, -15.0]}
+COLUMNS = [
+    *("image", "h", "k", "l", "panel", "x_model_px", "y_model_px", "x_obs_px", "y_obs_px"),
+    *("amplitude", "amplitude_esd", "background", "score", "holdout"),
+]
+
+
+def written(path: Path, names: str, off: bool, **changes: Any) -> Path:
+    """A configuration of images a.npz, b.npz; `off`: by 0.3 % in the edges and 0.15 degrees."""
+    cell = [(1.003 if off and k < 3 else 1) * value for k, value in enumerate(CELL)]
+    missets = {name: [angle + off * 0.15 / 3**0.5 for angle in MISSETS[name]] for name in names}
+    content = {
+        "images": [{"file": f"{name}.npz", "orientation": {"misset_deg": missets[name]}} for name in names],
+        "beam": {"wavelength": 1.0, "fluence": 2e27},
+        "detector": {"distance": 100.0, "pixel_size": 0.172, "size": [256, 256], "beam_center_px": [128.5, 127.0]},
+        "crystal": {
+            "cell": cell,
+            "orientation": {"misset_deg": missets[names[0]]},
+            "cells": [25, 25, 25],
+            "shape": "gauss",
+            "mosaic": {"model": "gaussian", "spread_deg": 0.15},
+        },
+        "structure_factors": {"unknown": True},
+        "background": {"model": "constant", "value": 5.0},
+        "refinement": {"free": ["cell", "orientation", "mosaic", "cells"], "holdout": 0.3},
+        "output": {"report": False, "directory": "run"},
+    }
+    for section, change in changes.items():
+        old = content.get(section)
+        content[section] = {**old, **change} if isinstance(old, dict) else change
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+KNOWN: dict[str, Any] = {"structure_factors": {"unknown": False, "default": 100.0}, "refinement": {"holdout": 0.0}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two simulated images of one crystal, and the truth of each."""
+    place = tmp_path_factory.mktemp("stills")
+    for name in MISSETS:
+        truth = written(
+            place / f"truth_{name}.yaml", name, False, images=[], **KNOWN | {"refinement": {"free": ["cell"]}}
+        )
+        content = yaml.safe_load(truth.read_text())
+        del content["refinement"]
+        truth.write_text(yaml.safe_dump(content))
+        assert main(["simulate", str(truth), "-o", str(place / f"{name}.npz"), "--noise"]) == 0
+    return place
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """The results of image a."""
+    path = written(folder / "alone.yaml", "a", True, output={"report": False, "directory": "alone"})
+    assert main(["run", str(path)]) == 0
+    return folder / "alone"
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "reflections.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def pulls(found: Any, truth: list[float]) -> np.ndarray:
+    return (np.array(found["value"]) - truth) / np.array(found["esd"])
+
+
+def test_the_truth_is_found_within_its_esds(alone: Path) -> None:
+    found = result(alone)
+    assert found["status"] == "converged"
+    image = found["images"][0]
+    away = np.concatenate([
+        pulls(found["cell"], CELL), pulls(image["misset_deg"], MISSETS["a"]), pulls(image["cells"], [25.0] * 3),
+        pulls(image["mosaic"], [0.15**2] * 3 + [0.0] * 3),
+    ])  # fmt: skip
+    assert np.abs(away).max() < 4
+    assert 0.1 < (away**2).mean() < 3
+    assert all(0 < esd < 0.3 for esd in found["cell"]["esd"])
+    assert np.abs(np.array(found["cell"]["start"])[:3] / CELL[:3] - 1.003).max() < 1e-9
+    assert found["loss"]["final"] < found["loss"]["initial"] - 1000
+    assert found["left_out"] == []
+
+
+def test_reflections_that_were_held_out_are_where_they_are(alone: Path, folder: Path) -> None:
+    found = rows(alone)
+    assert list(found[0]) == COLUMNS
+    truth = build_model(load_config(folder / "truth_a.yaml"))
+    hkl = torch.tensor([[float(row[name]) for name in "hkl"] for row in found], dtype=torch.float64)
+    there = predict(truth.crystal, truth.experiment, hkl)
+    ours = np.array([[float(row["x_model_px"]), float(row["y_model_px"])] for row in found])
+    away = np.hypot(*(ours.T - torch.stack([there.fast, there.slow]).numpy()))
+    held = np.array([row["holdout"] == "1" for row in found])
+    assert 0.15 < held.mean() < 0.45
+    assert np.nanmedian(away[held]) < 0.1
+    counted = result(alone)["images"][0]
+    assert counted["reflections"] == {"used": int((~held).sum()), "held_out": int(held.sum())}
+    assert counted["median_offset_px"]["held_out"] < 0.5
+    amplitude = np.array([[float(row[name]) for name in ("amplitude", "amplitude_esd")] for row in found])
+    strong = amplitude[:, 0] > 10 * amplitude[:, 1]
+    assert strong.sum() > 30
+    assert np.median(amplitude[strong, 0]) == pytest.approx(100, rel=0.05)
+    assert {row["image"] for row in found} == {"a.npz"}
+
+
+def test_the_shoeboxes_are_pieces_of_the_image(alone: Path, folder: Path) -> None:
+    image, found = np.load(folder / "a.npz")["image"], rows(alone)
+    with h5py.File(alone / "shoeboxes.h5") as file:
+        boxes = {name: file[name][:] for name in file}
+        assert file["observed"].attrs["units"] == "photons"
+    assert boxes["observed"].shape == boxes["model"].shape == boxes["used"].shape == (len(found), 15, 15)
+    np.testing.assert_array_equal(boxes["miller_index"], [[int(row[name]) for name in "hkl"] for row in found])
+    np.testing.assert_array_equal(boxes["holdout"], [row["holdout"] == "1" for row in found])
+    np.testing.assert_allclose(boxes["score"], [float(row["score"]) for row in found], atol=1e-6)
+    seen = np.zeros(image.shape, int)
+    for observed, used, (fast, slow) in zip(boxes["observed"], boxes["used"], boxes["corner"], strict=True):
+        down, right = np.nonzero(used)
+        np.testing.assert_array_equal(observed[used], image[slow + down, fast + right])
+        seen[slow + down, fast + right] += 1
+    assert seen.max() == 1
+    assert (boxes["model"] >= boxes["background"]).all()
+
+
+def test_the_refined_experiment_is_the_answer(alone: Path) -> None:
+    found = read_experiment(alone / "refined.expt")
+    reciprocal = np.reshape(result(alone)["images"][0]["a_matrix"], (3, 3))
+    ours = np.linalg.inv(found.crystal.real_space)
+    np.testing.assert_allclose(np.sort(np.linalg.norm(ours, axis=0)), np.sort(np.linalg.norm(reciprocal, axis=0)))
+
+
+def without_time(directory: Path) -> dict[str, Any]:
+    found = result(directory)
+    for changing in ("wall_seconds", "provenance"):
+        del found[changing]
+    del found["optimizer"]["jacobian_evaluations"]  # a resumed run remembers instead
+    return {**found, "csv": (directory / "reflections.csv").read_text()}
+
+
+def test_two_runs_are_the_same_and_so_is_a_resumed_one(alone: Path, folder: Path) -> None:
+    again = [str(folder / "alone.yaml"), f"output.directory={folder / 'again'}"]
+    assert main(["run", *again]) == 0
+    assert without_time(folder / "again") == without_time(alone)
+    (folder / "again" / "result.yaml").unlink()
+    assert main(["run", *again, "--resume"]) == 0
+    assert without_time(folder / "again") == without_time(alone)
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> Path:
+    """The results of two images and one that is not there."""
+    path = written(folder / "both.yaml", "ab", True, output={"report": False, "directory": "both"})
+    content = yaml.safe_load(path.read_text())
+    content["images"].append({"file": "missing.npz"})
+    path.write_text(yaml.safe_dump(content))
+    assert main(["run", str(path)]) == 0
+    return folder / "both"
+
+
+def test_two_orientations_have_one_cell_that_is_better_known(alone: Path, both: Path) -> None:
+    one, two = result(alone), result(both)
+    assert two["status"] == "converged"
+    assert np.abs(pulls(two["cell"], CELL)).max() < 4
+    assert np.prod(np.array(two["cell"]["esd"]) / one["cell"]["esd"]) < 0.5**6
+    for image, name in zip(two["images"], MISSETS, strict=True):
+        assert np.abs(pulls(image["misset_deg"], MISSETS[name])).max() < 4
+    assert {row["image"] for row in rows(both)} == {"a.npz", "b.npz"}
+    for name in MISSETS:
+        assert (both / f"refined_{name}.expt").exists()
+        assert (both / f"shoeboxes_{name}.h5").exists()
+
+
+def test_an_image_that_is_missing_is_left_out(both: Path) -> None:
+    left = result(both)["left_out"]
+    assert [Path(entry["file"]).name for entry in left] == ["missing.npz"]
+    assert "missing.npz" in left[0]["reason"]
+    assert any("missing.npz" in warning for warning in result(both)["warnings"])
+
+
+def refused(path: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> str:
+    assert main(["run", str(path), *settings, f"output.directory={path.parent / 'refused'}"]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_single_image_that_is_missing_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "missing.npz" in refused(folder / "alone.yaml", capsys, "images=[{file: missing.npz}]")
+
+
+def test_images_none_of_which_is_there_are_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(folder / "alone.yaml", capsys, "images=[{file: gone.npz}, {file: lost.npz}]")
+    assert "gone.npz" in said
+    assert "lost.npz" in said
+
+
+def test_an_image_without_a_pixel_or_a_spot_is_an_error(folder: Path, alone: Path, capsys: Any) -> None:
+    np.save(folder / "none.npy", np.zeros((256, 256), np.uint8))
+    np.savez(folder / "flat.npz", image=np.random.default_rng(0).poisson(5.0, (256, 256)))
+    refused(folder / "alone.yaml", capsys, "detector.mask=none.npy")
+    assert "flat.npz" in refused(folder / "alone.yaml", capsys, "images=[{file: flat.npz}]")
+
+
+WRONG = {
+    "structure_factors.unknown": ["structure_factors.default=3"],
+    "refinement.pixels": ["refinement.pixels=all"],
+    "refinement.holdout": [
+        "structure_factors={unknown: false, default: 100}", "refinement={pixels: all, free: [cell], holdout: 0.2}"
+    ],
+    "refinement.pixels.shoebox.size": ["refinement.pixels={shoebox: {size: 14}}"],
+    "refinement.restraints.amplitudes": ["refinement.restraints.amplitudes={relative_sigma: 0.3}"],
+    "crystal.mosaic.model": ["crystal.mosaic={model: domains, spread_deg: 0}"],
+    "crystal.scan.osc": ["crystal.scan={osc: 1, steps: 2}"],
+    "detector.oversample": ["detector.oversample=2"],
+    "background.model": ["background.water_um=4"],
+    "refinement.free": ["refinement.free=[cell, polarization]"],
+    "refinement.strategy": ["refinement.strategy=stages", "refinement.stages=[{stage: pixels}]"],
+    "refinement.loss": ["refinement.loss=mse"],
+    "images": ["images=[{file: a.npz}, {file: a.npz}]"],
+    "images.0.file": ["images=[{file: nothing_*.npz}]"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_what_does_not_go_together_is_refused_by_name(key: str, folder: Path, alone: Path, capsys: Any) -> None:
+    said = refused(folder / "alone.yaml", capsys, *WRONG[key])
+    assert key in said
+    assert "Traceback" not in said
