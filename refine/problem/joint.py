@@ -15,12 +15,9 @@ from refine.solvers.protocol import Problem as SolverProblem
 
 
 class Problem(SolverProblem, Protocol):
-    """A problem with a space of its own."""
+    """A problem that knows what is known beside its image."""
 
-    @property
-    def space(self) -> ParameterSpace: ...
-    @property
-    def restraints(self) -> tuple[Restraint, ...]: ...
+    def prior(self, z: Tensor) -> Quadratic: ...
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class JointProblem:
         """Information (n, n) that is not the images'."""
         curvature = self._prior(z).curvature
         for problem, place in self._parts():
-            own = restraint_quadratic(problem.space, problem.restraints, z[place]).curvature
+            own = problem.prior(z[place]).curvature
             curvature = curvature.index_put((place[:, None], place), own, accumulate=True)
         return curvature
 
