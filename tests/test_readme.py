@@ -87,10 +87,20 @@ def test_the_configuration_shown_is_the_quickstart():
 
 
 def test_the_configuration_from_dials_is_whole(tmp_path):
-    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith("images:")]
+    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith("images: [")]
     written(tmp_path / "indexed.expt", document())
     (tmp_path / "config.yaml").write_text(shown, encoding="utf-8")
     assert load_config(tmp_path / "config.yaml").detector.size == SIZE
+
+
+def test_the_configuration_of_stills_is_whole(tmp_path):
+    (shown,) = [text for kind, text in BLOCKS if kind == "text" and text.startswith("images:\n")]
+    for name in ("still_0003.expt", "still_0005.expt"):
+        written(tmp_path / name, document())
+    (tmp_path / "config.yaml").write_text(shown, encoding="utf-8")
+    config = load_config(tmp_path / "config.yaml")
+    assert config.shoebox is not None
+    assert len(config.images) == 2
 
 
 def test_the_table_shown_is_what_the_quickstart_gives(clone):

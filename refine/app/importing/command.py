@@ -144,7 +144,15 @@ def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
         draft += sources.from_amplitudes(amplitudes, draft.value("structure_factors.column", str))
     if spots is not None:
         draft += sources.from_spots(spots, experiment)
+    if experiment is not None and experiment.rotation is None and _without_amplitudes(draft):
+        draft += Draft((Setting("structure_factors.unknown", True, "a still's are found spot by spot"),))
+        draft += Draft() if spots is None else Draft((Setting("images.0.spots", spots, "compared with the model's"),))
     return draft + from_pixels(draft, experiment)
+
+
+def _without_amplitudes(draft: Draft) -> bool:
+    named = draft.value("structure_factors.file", Path) or draft.value("structure_factors.file", str)
+    return named is None and draft.number("structure_factors.default") is None
 
 
 def _gaps(draft: Draft, by_dials: bool) -> Iterator[Gap]:
@@ -153,7 +161,8 @@ def _gaps(draft: Draft, by_dials: bool) -> Iterator[Gap]:
     for gap in _REQUIRED:
         supplied = by_dials and gap.key in _BY_DIALS
         with_matrix = gap.key == "crystal.cell" and bool(orientation.keys() & {"expt", "matrix", "a_matrix"})
-        amplitudes = gap.key == "structure_factors.file" and draft.number("structure_factors.default") is not None
+        found = draft.number("structure_factors.default") is not None or draft.says("structure_factors.unknown")
+        amplitudes = gap.key == "structure_factors.file" and found
         if not (supplied or with_matrix or amplitudes or any(gap.key == other.key for other in draft.gaps)):
             yield gap
 

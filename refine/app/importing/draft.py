@@ -55,6 +55,10 @@ class Draft:
         """The number at a key, None where there is none."""
         return self.value(key, int) or self.value(key, float)
 
+    def says(self, key: str) -> bool:
+        """Whether the value at a key is true."""
+        return next((setting.value for setting in self.settings if setting.key == key), None) is True
+
     def without(self, *keys: str) -> "Draft":
         """The draft without settings of these keys."""
         return replace(self, settings=tuple(setting for setting in self.settings if setting.key not in keys))

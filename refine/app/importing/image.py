@@ -102,6 +102,11 @@ def _defaults(draft: Draft) -> Iterator[Setting]:
     cell = draft.value("crystal.cell", tuple) or draft.value("crystal.cell", list) or ()
     if len(cell) == 6 and all(isinstance(x, int | float) and x > 0 for x in cell):
         yield Setting("crystal.cells", block_cells(cell[:3], BLOCK), GUESSED)
+    if draft.says("structure_factors.unknown"):
+        yield Setting("refinement.free", ["cell", "orientation", "mosaic", "cells"], "")
+        yield Setting("refinement.pixels", {"shoebox": {"size": 15}}, "pixels; each box has a background of its own")
+        yield Setting("refinement.loss", "robust", "counting statistics with the tails of what is not the crystal")
+        return
     yield Setting("background.model", "constant", "")
     yield Setting("background.value", 1.0, "photons/pixel; a guess")
     free = ["cell", "orientation", "scale", "background"]
