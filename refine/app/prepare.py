@@ -7,7 +7,11 @@ from pathlib import Path
 import torch
 
 from refine.app.build import Setup, build_model, build_problem, image_file, require_refinable, steps_per_pixel
+from refine.app.config import Config
 from refine.app.load import load_config
+from refine.app.stills.inputs import free_space, make_ready
+from refine.parameters.parameter import Model
+from refine.problem.placement import place_far
 
 ITERATIONS = 12  # of a typical run, all stages together
 PROGRAM, A_PIXEL = 3.5e8, 160.0  # bytes: what is there before the image, and what every pixel of it takes
@@ -29,6 +33,8 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
     ]
     if not config.images:
         return [*lines, "no image: good for simulate, not for run"]
+    if config.shoebox:
+        return [*lines, *_still_lines(config)]
     problem = build_problem(config, setup)
     began = time.perf_counter()
     require_refinable(problem)
@@ -41,6 +47,17 @@ def validate(path: Path, overrides: Sequence[str]) -> list[str]:
         f"{steps} steps a pixel: {_few(seconds)} s an iteration here, {_few(ITERATIONS * seconds)} s for a run of"
         f" {ITERATIONS}, and {memory_needed(setup) / 1e9:.1f} GB of memory",
     ]
+
+
+def _still_lines(config: Config) -> list[str]:
+    """What a run of stills will have to go by; the rest of what it takes depends on how far off they are."""
+    ready, failed = make_ready(config)
+    lines = [f"left out: {failure.reason}" for failure in failed]
+    for one in ready:
+        boxes = place_far(one.still, Model(one.setup.crystal, one.setup.experiment))
+        lines.append(f"image {one.path}: {len(boxes)} reflections stand out near their predicted places")
+    space, notes = free_space(ready[0])
+    return [*lines, *notes, f"free: {', '.join(f'{p.name} ({p.size})' for p in space.parameters)}"]
 
 
 def _panel_lines(setup: Setup) -> list[str]:

@@ -17,8 +17,7 @@ ROUGH = 2.0  # times the reach that a lattice point must be within before its ow
 
 class Predicted(NamedTuple):
     """Reflections (R, 3) that meet the detector: panel (R,), fast, slow (R,) in pixels, the outer corner of the panel's
-    first pixel at (0, 0); distance (R,) of the Ewald sphere from the reflection's centre, in standard deviations;
-    photons (R,) in the whole spot per |F|^2, to a factor."""
+    first pixel at (0, 0); distance (R,) of the Ewald sphere from the reflection's centre, in standard deviations."""
 
     indices: Tensor
     panel: Tensor

@@ -72,12 +72,10 @@ def profiles(spots: GaussianSpots, scattering: Tensor) -> Profiles:
 
 class Reflected(NamedTuple):
     """rays (3, R), unit vectors along which the photons of R spots leave, those of a spot's middle; distances (R,) of
-    the Ewald sphere from the spots' centres, in their standard deviations; weights (R,) that are proportional to the
-    spot's photons."""
+    the Ewald sphere from the spots' centres, in their standard deviations."""
 
     rays: Tensor
     distances: Tensor
-    weights: Tensor
 
 
 def reflected(spots: GaussianSpots, beam: Tensor, wavelength: Tensor) -> Reflected:
@@ -97,5 +95,4 @@ def reflected(spots: GaussianSpots, beam: Tensor, wavelength: Tensor) -> Reflect
         distance = ((spots.centres - at) * normal).sum(1, keepdim=True) + length - radius
         at = spots.centres - spread * distance / variance
     sigmas, rays = (distance / torch.sqrt(variance))[:, 0], beam * radius + at
-    cut = torch.exp(spots.log_heights - sigmas**2 / 2) * torch.sqrt(torch.det(spots.covariances) / variance[:, 0])
-    return Reflected((rays / torch.linalg.vector_norm(rays, dim=1, keepdim=True)).T, sigmas, cut)
+    return Reflected((rays / torch.linalg.vector_norm(rays, dim=1, keepdim=True)).T, sigmas)

@@ -244,3 +244,11 @@ def test_what_does_not_go_together_is_refused_by_name(key: str, folder: Path, al
     said = refused(folder / "alone.yaml", capsys, *WRONG[key])
     assert key in said
     assert "Traceback" not in said
+
+
+def test_validate_says_what_there_is_to_go_by(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(folder / "said.yaml", "ab", True)
+    assert main(["validate", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("reflections stand out near their predicted places") == 2
+    assert "free: cell (6), orientation (3), mosaic (6), cells (3)" in said

@@ -25,7 +25,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Reflections:
     """R reflections of an image: Miller indices (R, 3), panel, places in pixels of the model and the observed spot
-    (undefined where it has none), amplitude |F| with its esd, background in photons/pixel at the middle, the deviance
+    (undefined where it has none), amplitude |F| with its esd (0 where
+    it is known, undefined where it is at its limit, 0), background in photons/pixel at the middle, the deviance
     per pixel, and whether it was held out; with the boxes they come from and their fit."""
 
     indices: NDArray[np.int64]
@@ -183,7 +184,7 @@ def _reflections(placed: Placed, model: Model, found: Refined, number: int) -> R
         torch.stack([there.fast, there.slow], 1).cpu().numpy(),
         _observed(boxes, fit) if placed.ready.spots is None else _listed(placed.ready.spots, indices, panel),
         amplitude.cpu().numpy(),
-        torch.where(fit.free[:, -1], esd, 0.0).cpu().numpy(),
+        torch.where(fit.free[:, -1], esd, torch.where(problem.amplitudes.sigmas > 0, torch.nan, 0.0)).cpu().numpy(),
         fit.linear[:, 0].cpu().numpy(),
         ((deviance * boxes.use).sum(1) / pixels).cpu().numpy(),
         placed.held.cpu().numpy(),
