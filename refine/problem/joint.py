@@ -15,9 +15,12 @@ from refine.solvers.protocol import Problem as SolverProblem
 
 
 class Problem(SolverProblem, Protocol):
-    """A problem that knows what is known beside its image."""
+    """A problem with a space of its own."""
 
-    def prior(self, z: Tensor) -> Quadratic: ...
+    @property
+    def space(self) -> ParameterSpace: ...
+    @property
+    def restraints(self) -> tuple[Restraint, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class JointProblem:
         """Information (n, n) that is not the images'."""
         curvature = self._prior(z).curvature
         for problem, place in self._parts():
-            own = problem.prior(z[place]).curvature
+            own = restraint_quadratic(problem.space, problem.restraints, z[place]).curvature
             curvature = curvature.index_put((place[:, None], place), own, accumulate=True)
         return curvature
 

@@ -20,7 +20,6 @@ from refine.problem.shoebox_problem import Shape, ShoeboxProblem
 
 REACH = 3.0  # standard deviations of the Ewald sphere from a reflection's centre: 99.7 % of those that are seen
 CORE = 0.75  # of half a box's edge: a spot is within it, its background beyond, when boxes are first placed
-RIDGE = 1e-4  # of `ShoeboxProblem`
 ROUGH = 2  # passes of a fit that only tells whether there is a spot
 SMALL, INNER, HINT = 9, 0.75, 1.5  # pixels an edge, of half of it, and standard deviations: a first look
 LEAST_USE = 0.5  # of a box's pixels
@@ -66,7 +65,7 @@ class Still:
     ) -> ShoeboxProblem:
         """The boxes against the crystals of a space."""
         known = self.amplitudes(boxes.spots.indices)
-        return ShoeboxProblem(space, boxes, self.noise, known, self.background, restraints, RIDGE)
+        return ShoeboxProblem(space, boxes, self.noise, known, self.background, restraints)
 
 
 def place_far(still: Still, model: Model) -> Shoeboxes:

@@ -24,7 +24,6 @@ from refine.problem.shoebox import Shoeboxes
 
 TILE_BOXES = 1024  # worked on at once; bounds the memory, cannot change the answer
 Shape = Literal["constant", "plane"]
-WIDTHS = ("mosaic", "cells")
 
 
 class Boxed(NamedTuple):
@@ -42,10 +41,6 @@ class ShoeboxProblem:
 
     Its gradient is that at fixed linear values (they are at their best), its curvature the Fisher information that is
     left when those of the linear values is taken out.
-
-    ridge: information per squared unit of z about the widths, mosaic and cells, being as they started. 1e-4 says that
-    they are so within a factor of e, which a few photons outweigh: it matters only where the crystal's parts do not
-    turn about some axis at all, so that a width would go to zero, on its logarithmic scale, for ever.
     """
 
     space: ParameterSpace
@@ -54,7 +49,6 @@ class ShoeboxProblem:
     amplitudes: Amplitudes
     background: Shape = "constant"
     restraints: tuple[Restraint, ...] = ()
-    ridge: float = 0.0
     passes: int = PASSES
     counts: Counts = field(default_factory=Counts)
 
@@ -69,7 +63,7 @@ class ShoeboxProblem:
             return z.new_tensor(torch.inf)
         with torch.no_grad():
             model = self.space.to_model(z)
-            total = (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2 + self._widths(z).value
+            total = (restraint_residuals(self.space, self.restraints, z) ** 2).sum() / 2
             for tile in self._tiles:
                 total = total + tile._loss_of(tile.fitted(model).fit)
             return total
@@ -155,19 +149,10 @@ class ShoeboxProblem:
         pulls = self.amplitudes.precisions * (fit.intensities - self.amplitudes.intensities) ** 2
         return torch.where(self.boxes.use, losses, 0.0).sum() + pulls.sum() / 2
 
-    def prior(self, z: Tensor) -> Quadratic:
-        """What is known beside the image."""
-        return restraint_quadratic(self.space, self.restraints, z) + self._widths(z)
-
-    def _widths(self, z: Tensor) -> Quadratic:
-        names = [p.name in WIDTHS for p in self.space.parameters for _ in range(p.size)]
-        information = self.ridge * torch.tensor(names, dtype=z.dtype, device=z.device)
-        return Quadratic((information * z * z).sum() / 2, information * z, torch.diag(information))
-
     def _quadratic(self, z: Tensor) -> Quadratic:
         if not self.space.admits(z):
             return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
-        total = self.prior(z)
+        total = restraint_quadratic(self.space, self.restraints, z)
         for gradients, curvature, loss in self._by_box(z):
             total = total + Quadratic(loss, gradients.sum(0), curvature)
         return total
