@@ -9,7 +9,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from refine.app.build import build_model, build_space
+from refine.app.config import Config
 from refine.app.load import load_config
+from refine.errors import InputError
 from refine.io.atomic import write_bytes, write_text
 from refine.model.pixels import Pixels
 from refine.problem.derivatives import Findings, Row, check_derivatives
@@ -27,7 +29,7 @@ def gradcheck(
     Returns whether all holds, and the lines of a table. order: '1', '2' or 'both'; second derivatives are only worth
     checking behind first ones, so '2' is 'both'. Raises InputError for a wrong configuration.
     """
-    config = load_config(path, overrides)
+    config = _of_pixels(load_config(path, overrides), path)
     setup = build_model(config)
     space = build_space(config, setup)
     whole = Pixels.whole(setup.experiment.detector.shape, setup.experiment.scale)
@@ -38,6 +40,15 @@ def gradcheck(
     if junit_file:
         write_bytes(junit_file, as_junit(found, path.name))
     return found.passed, table(found)
+
+
+def _of_pixels(config: Config, path: Path) -> Config:
+    """Without the amplitudes, which shoeboxes find by themselves: the model of the image has no derivatives by them.
+    Raises InputError where nothing is left."""
+    free = tuple(name for name in config.refinement.free if name != "amplitudes")
+    if not free:
+        raise InputError(f"{path}: key 'refinement.free': amplitudes are no parameters of the image; give others, too")
+    return config.model_copy(update={"refinement": config.refinement.model_copy(update={"free": free})})
 
 
 def table(found: Findings) -> list[str]:

@@ -252,3 +252,14 @@ def test_validate_says_what_there_is_to_go_by(folder: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert said.count("reflections stand out near their predicted places") == 2
     assert "free: cell (6), orientation (3), mosaic (6), cells (3)" in said
+
+
+def test_the_derivatives_of_a_still_are_checked_without_its_amplitudes(folder: Path, capsys: Any) -> None:
+    free = {"refinement": {"free": ["cell", "amplitudes"]}}
+    path = written(folder / "checked.yaml", "a", True, **KNOWN | free)
+    content = yaml.safe_load(path.read_text())
+    content["refinement"]["pixels"] = {"shoebox": {"size": 15}}
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert main(["gradcheck", str(path), "--order", "1"]) == 0
+    assert "PASSED" in capsys.readouterr().out
+    assert main(["gradcheck", str(path), "refinement.free=[amplitudes]"]) == 2
