@@ -124,15 +124,20 @@ def _window(image: Array, slow: int, fast: int) -> Array:
     return found
 
 
-def draw_offsets(at: Array, moved: Array, size: tuple[int, int], what: str) -> Drawing:
-    """Model less observed positions, arrows at x, y (n, 2), much enlarged; r.m.s. in the caption."""
+def draw_offsets(
+    at: Array, moved: Array, size: tuple[int, int], what: str, held: NDArray[np.bool_] | None = None
+) -> Drawing:
+    """Model less observed positions, arrows at x, y (n, 2), much enlarged; r.m.s. in the caption. held (n,): spots in
+    another colour, for which the caption gives a median of their own."""
     rms = np.sqrt((moved**2).mean(0))
     lengths = np.linalg.norm(moved, axis=1)
     factor = _round_factor(LONGEST_ARROW * size[0] / max(float(np.percentile(lengths, 95)), 1e-6))
-    figure, axis = axes(4.6, 4.6 * min(max(size[1] / size[0], 0.25), 3.0) + 0.2, left=0.5, bottom=0.42)
-    axis.quiver(
-        *at.T, *(factor * moved).T, lengths, angles="xy", scale_units="xy", scale=1, cmap="viridis", width=0.004
-    )
+    figure, axis = axes(4.6, 4.6 * min(max(size[1] / size[0], 0.25), 3.0) + 0.2, left=0.65, bottom=0.42)
+    arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.004, "rasterized": len(at) > MARKED}
+    if held is None:
+        axis.quiver(*at.T, *(factor * moved).T, lengths, cmap="viridis", **arrows)
+    else:
+        axis.quiver(*at.T, *(factor * moved).T, color=np.where(held, MODEL, OBSERVED), **arrows)
     axis.set_xlim(0, size[0])
     axis.set_ylim(size[1], 0)
     axis.set_xlabel("fast [pixels]")
@@ -141,7 +146,14 @@ def draw_offsets(at: Array, moved: Array, size: tuple[int, int], what: str) -> D
         f"{what}, {len(at)} spots: r.m.s. {rms[0]:.3f} (fast), {rms[1]:.3f} (slow) pixels, mean"
         f" {moved[:, 0].mean():+.3f}, {moved[:, 1].mean():+.3f}; arrows {factor:g} times as long"
     )
-    return Drawing(svg(figure), "map of predicted minus observed positions", caption)
+    told = caption if held is None else f"{caption}; median length {_medians(lengths, held)}"
+    return Drawing(svg(figure), "map of predicted minus observed positions", told)
+
+
+def _medians(lengths: Array, held: NDArray[np.bool_]) -> str:
+    """Of used and held-out spots, in words."""
+    parts = (("used, blue", lengths[~held]), ("held out, orange", lengths[held]))
+    return ", ".join(f"{np.median(part):.3f} pixels ({name}: {len(part)})" for name, part in parts if len(part))
 
 
 def _round_factor(value: float) -> float:

@@ -22,8 +22,12 @@ from refine.app.report.plots import (
     draw_shells,
 )
 from refine.app.report.source import ParameterRow, RunFiles, read_run
+from refine.app.report.stills import left_out, own_values, shared_values, still_sections
+from refine.app.report.stills_source import read_stills
 from refine.app.results import with_esd
+from refine.app.stills.run import NOTHING
 from refine.io.atomic import write_text
+from refine.solvers.loop import Stop
 from refine.solvers.solution import Status
 
 LONGEST_SIDE = 560  # pixels of a picture in the page
@@ -79,15 +83,20 @@ def run_page(run: RunFiles) -> dict[str, Any]:
         found = [gather_evidence(image, run.experiment) for image in run.images] if run.experiment else []
         layout = canvas(run.experiment.panels) if run.experiment else None
         images = [_image_section(evidence, layout) for evidence in found] if layout else []
+        stills = read_stills(run.directory, run.result)
         return {
             "run": run,
             "title": run.title,
             "verdict": verdict(run),
-            "parameters": run.parameters,
+            "parameters": shared_values(run.parameters),
+            "own": list(own_values(run.parameters)),
+            "stills": stills,
+            "sections": still_sections(stills, layout),
+            "left_out": left_out(run.result),
             "convergence": _convergence(run),
             "traces": _parameter_traces(run),
             "images": images,
-            "offsets": _reflection_offsets(run, layout),
+            "offsets": None if stills else _reflection_offsets(run, layout),
             "correlations": draw_correlations(run.correlated, run.correlation) if run.correlated else None,
             "pairs": near_degenerate(run),
             "facts": facts(run),
@@ -105,7 +114,10 @@ def verdict(run: RunFiles) -> dict[str, str]:
 def _convergence(run: RunFiles) -> list[Drawing]:
     if not len(run.trace.get("loss", ())):
         return []
-    drawn = [draw_loss({run.title: run.trace}), draw_remaining(run.trace)]
+    drawn = [
+        draw_loss({run.title: run.trace}),
+        draw_remaining(run.trace, NOTHING if "left_out" in run.result else Stop().shift),
+    ]
     return [drawing for drawing in drawn if drawing]
 
 
@@ -165,8 +177,9 @@ def _reflection_offsets(run: RunFiles, layout: Canvas | None) -> Drawing | None:
 
 
 def near_degenerate(run: RunFiles) -> list[tuple[str, str, float]]:
-    """Pairs of parameters that the data hardly tell apart, the worst first; those that symmetry ties left out."""
-    tied = {row.name for row in run.parameters if row.state.startswith("tied")}
+    """Pairs of parameters that the data hardly tell apart, the worst first; those that symmetry ties or sets left
+    out."""
+    tied = {row.name for row in run.parameters if row.state.startswith(("tied", "by symmetry"))}
     names, matrix = run.correlated, run.correlation
     pairs = [
         (names[j], names[k], float(matrix[k, j]))

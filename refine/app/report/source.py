@@ -81,20 +81,20 @@ def read_run(directory: Path) -> RunFiles:
     if not (directory / "result.yaml").is_file():
         raise InputError(f"{directory}: holds no result.yaml; accepted: a directory that `refine run` has written")
     result, config = (_mapping(directory / name) for name in ("result.yaml", "config.resolved.yaml"))
-    table = _rows(directory / "correlations.csv")
+    table = rows_of(directory / "correlations.csv")
     with guarded(directory / "correlations.csv", "a table of correlations"):
         correlation = np.array([[float(x) for x in row[1:]] for row in table[1:]])
     return RunFiles(
         directory,
         result,
         config,
-        _columns(directory / "trace.csv"),
+        _table(directory / "trace.csv"),
         tuple(table[0][1:]) if table else (),
         correlation,
         _parameters(directory / "parameters.csv"),
         _images(directory, result),
         _experiment(directory, config),
-        _columns(directory / "reflections.csv"),
+        _table(directory / "reflections.csv"),
     )
 
 
@@ -108,19 +108,23 @@ def _mapping(path: Path) -> dict[str, Any]:
         return found
 
 
-def _rows(path: Path) -> list[list[str]]:
+def rows_of(path: Path) -> list[list[str]]:
+    """The lines of a table, none where it is not there. Raises InputError."""
     if not path.is_file():
         return []
     with guarded(path, "a table"):
         return list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def _columns(path: Path) -> dict[str, Array]:
-    """The numbers of a table by the name of their column, NaN where there is none."""
-    rows = _rows(path)
+def _table(path: Path) -> dict[str, Array]:
+    return columns(path, rows_of(path))
+
+
+def columns(path: Path, rows: list[list[str]]) -> dict[str, Array]:
+    """The numbers of a table by the name of their column, NaN where there is none. Raises InputError."""
     with guarded(path, "a table"):
-        columns = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(rows[0] if rows else ())
-        return {name: np.array([_number(x) for x in column]) for name, column in zip(*rows[:1], columns, strict=True)}
+        parts = zip(*rows[1:], strict=True) if len(rows) > 1 else [()] * len(rows[0] if rows else ())
+        return {name: np.array([_number(x) for x in part]) for name, part in zip(*rows[:1], parts, strict=True)}
 
 
 def _number(text: str) -> float:
@@ -134,7 +138,7 @@ def _parameters(path: Path) -> tuple[ParameterRow, ...]:
     with guarded(path, "a table of parameters"):
         return tuple(
             ParameterRow(name, unit, state, *(_number(x) for x in numbers))
-            for name, unit, state, *numbers in _rows(path)[1:]
+            for name, unit, state, *numbers in rows_of(path)[1:]
         )
 
 
@@ -159,9 +163,9 @@ def _opened(path: Path) -> Any:
 
 
 def _experiment(directory: Path, config: dict[str, Any]) -> DialsExperiment | None:
-    """Geometry and crystal as refined."""
-    path = directory / "refined.expt"
-    if not path.is_file():
+    """Geometry and crystal as refined, of the first image where there are several."""
+    path = next(iter(sorted(directory.glob("refined*.expt"))), None)
+    if path is None:
         return None
     detector = config.get("detector") or {}
     return read_experiment(path, int(detector.get("index") or 0) if detector.get("file") else 0)
