@@ -64,10 +64,12 @@ def spots(package: Path) -> tuple[dict[tuple[int, ...], np.ndarray], dict[tuple[
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
 def test_spots_that_were_held_out_are_predicted_better_than_by_dials(package: Path, tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    assert main(["run", str(perturbed(package, tmp_path))]) in (0, 1)  # some end at max_iterations: what counts is what they predict
+    assert main(["run", str(perturbed(package, tmp_path))]) in (
+        0,
+        1,
+    )  # not all settle; what counts is what they predict
     torch.set_num_threads(before)
     found = result(tmp_path / "run")
-    assert found["status"] == "converged"
     assert found["cell"]["esd"][0] > 0
     observed, theirs = spots(package)
     with (tmp_path / "run" / "reflections.csv").open() as stream:
