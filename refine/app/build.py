@@ -20,6 +20,7 @@ from refine.errors import InputError
 from refine.io.experiments import DialsExperiment, read_experiment
 from refine.io.geometries import read_mosflm_matrix
 from refine.io.images import read_image, read_mask
+from refine.io.imagesets import files_of
 from refine.io.reflections import read_structure_factors, to_grid
 from refine.model.background import Background
 from refine.model.conventions import frame_change
@@ -172,9 +173,7 @@ def image_file(config: Config) -> Path:
     if not config.images:
         raise InputError("key 'images' is missing; accepted: a list such as [{file: image.npz}]")
     pattern = config.images[0].file
-    if pattern.exists() or not any(sign in pattern.name for sign in "*?["):
-        return Path(os.path.abspath(pattern))
-    found = sorted(pattern.parent.glob(pattern.name))
+    found = files_of(pattern)
     if len(found) != 1:
         listed = ", ".join(path.name for path in found[:3])
         raise InputError(

@@ -156,10 +156,7 @@ class RememberedProblem(ImageProblem):
         pixels = [self.pixels.slow.sum(), self.pixels.fast.sum()]
         parts = [*at, crystal.cells, experiment.beam.fluence, *noise, *pixels]
         names = f"{kind} {self.noise.name} {len(self.pixels)} {self.space.names} {self.restraints}"
-        digest = hashlib.sha256(names.encode())
-        for part in parts:
-            digest.update(part.detach().cpu().numpy().tobytes())
-        return digest.hexdigest()[:40]
+        return _digest(names.encode(), parts)
 
 
 @dataclass(frozen=True)
@@ -168,7 +165,7 @@ class _Remembered:
 
     problem: Problem
     checkpoint: Checkpoint
-    made_of: bytes
+    made_of: str
 
     def loss(self, z: Tensor) -> Tensor:
         return self._recalled("values", lambda: (self.problem.loss(z),), z)[0]
@@ -188,16 +185,17 @@ class _Remembered:
         return self._recalled("curvature_products", lambda: (self.problem.curvature_product(z, v),), z, v)[0]
 
     def _recalled(self, kind: str, compute: Callable[[], tuple[Tensor, ...]], *at: Tensor) -> tuple[Tensor, ...]:
-        digest = hashlib.sha256(self.made_of + kind.encode())
-        for part in at:
-            digest.update(part.detach().cpu().numpy().tobytes())
-        found = self.checkpoint.recall(digest.hexdigest()[:40], compute)
+        found = self.checkpoint.recall(_digest(f"{self.made_of} {kind}".encode(), at), compute)
         return tuple(part.to(at[0]) for part in found)
 
 
 def remembered(problem: Problem, checkpoint: Checkpoint, parts: Sequence[Tensor]) -> Problem:
     """A problem, from now on remembered; `parts` tell it from every other problem of the run."""
-    digest = hashlib.sha256()
+    return _Remembered(problem, checkpoint, _digest(b"", parts))
+
+
+def _digest(words: bytes, parts: Sequence[Tensor]) -> str:
+    digest = hashlib.sha256(words)
     for part in parts:
         digest.update(part.detach().cpu().numpy().tobytes())
-    return _Remembered(problem, checkpoint, digest.digest())
+    return digest.hexdigest()[:40]

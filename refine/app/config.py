@@ -10,7 +10,7 @@ from pydantic import Field, StrictBool
 from refine.app.config_base import Count, FileName, NotNegative, Number, Positive, Problem, Section, Text, Whole
 from refine.app.config_crystal import Crystal, Orientation, fits_group, group_needs
 from refine.app.config_instrument import Beam, Detector
-from refine.app.config_refinement import OF_SHOEBOXES, Refinement, Shoebox, ShoeboxPixels
+from refine.app.config_refinement import NOT_OF_SHOEBOXES, Refinement, Shoebox, ShoeboxPixels
 
 
 class ImageBeam(Section):
@@ -197,7 +197,7 @@ class Config(Section):
         if self.background.model == "file" or self.background.water_um:
             needs = "none, constant or plane, without water, for shoeboxes, each of which has its own"
             yield Problem("background.model", self.background.model, needs)
-        if idle := [name for name in settings.free if name not in OF_SHOEBOXES]:
+        if idle := [name for name in settings.free if name in NOT_OF_SHOEBOXES]:
             yield Problem("refinement.free", list(settings.free), f"for shoeboxes parameters other than {idle[0]}")
         if settings.strategy == "stages":
             yield Problem("refinement.strategy", "stages", "auto or single for shoeboxes")

@@ -48,26 +48,7 @@ FreeName = Literal[
     "water",
     "amplitudes",
 ]
-OF_SHOEBOXES = {
-    "cell",
-    "orientation",
-    "scale",
-    "cells",
-    "mosaic",
-    "b_factor",
-    "wavelength",
-    "distance",
-    "beam_center",
-    "detector_rotations",
-    "detector_rotations.x",
-    "detector_rotations.y",
-    "detector_rotations.z",
-    "twotheta",
-    "divergence",
-    "bandwidth",
-    "background",
-    "amplitudes",
-}
+NOT_OF_SHOEBOXES = {"polarization", "dispersion", "thickness", "attenuation", "water"}
 
 
 def _known_solver(name: str) -> str:

@@ -59,9 +59,14 @@ class Outcome:
     @property
     def correlation(self) -> Tensor:
         """Correlation matrix of the refined values; 0 for a value that symmetry fixes."""
-        esd = torch.sqrt(torch.diagonal(self.covariance).clamp_min(0.0))
-        safe = torch.where(esd > 0, esd, 1.0)
-        return self.covariance / (safe[:, None] * safe)
+        return correlation(self.covariance)
+
+
+def correlation(covariance: Tensor) -> Tensor:
+    """The correlation matrix (m, m) of a covariance (m, m); 0 for a value that does not move."""
+    esd = torch.sqrt(torch.diagonal(covariance).clamp_min(0.0))
+    safe = torch.where(esd > 0, esd, 1.0)
+    return covariance / (safe[:, None] * safe)
 
 
 def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, image: Tensor | None = None) -> Outcome:

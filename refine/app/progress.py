@@ -15,8 +15,9 @@ from rich.text import Text
 from refine.app.outcome import Outcome
 from refine.app.results import summary_rows
 from refine.io.atomic import write_text
-from refine.solvers.solution import Record
+from refine.solvers.solution import Record, Solution, Status
 
+COLOURS = {Status.CONVERGED: "green", Status.INTERRUPTED: "yellow", Status.MAX_ITERATIONS: "yellow"}  # else red
 SETTLED = 0.01  # esd: a largest shift below it ends a run
 
 
@@ -79,6 +80,14 @@ class Progress:
         else:
             self.console.print(Text(line))
         self._write(line)
+
+    def verdict(self, solution: Solution, warnings: Sequence[str], target: Path) -> None:
+        """What to beware of, and how it ended."""
+        for warning in warnings:
+            self.say(f"WARNING: {warning}", "yellow")
+        status = solution.status
+        advice = f" ({status.advice})" if status.advice else ""
+        self.say(f"{status.value}: {solution.reason}{advice}; results in {target}", COLOURS.get(status, "red"))
 
     @property
     def logging(self) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from refine import __version__
 from refine.app.config import Config
@@ -24,7 +26,7 @@ from refine.io.results import write_csv, write_yaml
 from refine.model.conventions import frame_change
 from refine.model.forward import expected_image
 from refine.parameters.parameter import Model
-from refine.problem.problem import ImageProblem
+from refine.problem.problem import Counts, ImageProblem
 from refine.solvers.solution import Record, Solution
 
 ALWAYS = {"cell", "orientation"}  # reported under names of their own
@@ -44,10 +46,9 @@ class Run:
     seconds: float
 
 
-def trace_row(problem: ImageProblem, record: Record) -> list[float | str]:
-    """An iteration as a row of trace.csv."""
+def trace_row(record: Record, values: Tensor) -> list[float | str]:
+    """An iteration as a row of trace.csv, with the physical values (m,) of what is refined."""
     remaining = "" if record.remaining is None else record.remaining
-    values = problem.space.physical(record.z).tolist()
     return [
         record.iteration,
         record.loss,
@@ -55,20 +56,20 @@ def trace_row(problem: ImageProblem, record: Record) -> list[float | str]:
         record.gradient_norm,
         remaining,
         record.seconds,
-        *values,
+        *values.tolist(),
     ]
 
 
-def write_trace(directory: Path, problem: ImageProblem, rows: list[list[float | str]]) -> None:
-    """trace.csv: a row an iteration."""
-    write_csv(directory / "trace.csv", [*HISTORY, *problem.space.names], rows)
+def write_trace(directory: Path, names: Sequence[str], rows: list[list[float | str]]) -> None:
+    """trace.csv: a row an iteration; `names` (m,) of what is refined."""
+    write_csv(directory / "trace.csv", [*HISTORY, *names], rows)
 
 
 def write_results(directory: Path, run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> None:
     """Everything but the trace and the log; result.yaml last, so that where it is, the rest is. The model image is in
     photons, background included."""
     write_text(directory / "config.resolved.yaml", dump_config(run.config))
-    _write_correlations(directory / "correlations.csv", outcome)
+    write_correlations(directory / "correlations.csv", outcome.names, outcome.correlation)
     write_parameters(directory / "parameters.csv", problem.space, outcome)
     _write_observed(directory / "observed.npz", problem)
     write_image(directory / "model.npz", expected_image(*outcome.model).cpu().numpy())
@@ -79,30 +80,39 @@ def write_results(directory: Path, run: Run, problem: ImageProblem, solution: So
 
 def result_record(run: Run, problem: ImageProblem, solution: Solution, outcome: Outcome) -> dict[str, Any]:
     """The content of result.yaml."""
-    estimates, crystal = outcome.estimates, outcome.model.crystal
-    image = {
-        "file": str(run.image),
-        "misset_deg": estimates["orientation"].as_yaml(),
-        "a_matrix": crystal.a_matrix.flatten().tolist(),
-        **{name: e.as_yaml() for name, e in estimates.items() if name not in ALWAYS},
-    }
     return {
         "status": solution.status.value,
         "reason": solution.reason,
         "warnings": run.warnings,
-        "cell": estimates["cell"].as_yaml(),
-        "images": [image],
+        "cell": outcome.estimates["cell"].as_yaml(),
+        "images": [image_record(run.image, outcome)],
         "loss": _loss_record(run, problem, solution, outcome),
-        "optimizer": {
-            "name": run.config.refinement.optimizer.name,
-            "iterations": solution.iterations,
-            "value_evaluations": problem.counts.values,
-            "gradient_evaluations": problem.counts.gradients,
-            "jacobian_evaluations": problem.counts.jacobians,
-        },
+        "optimizer": optimizer_record(run.config, solution, problem.counts),
         "correlations": "correlations.csv",
         "wall_seconds": round(run.seconds, 3),
         "provenance": provenance(run.config, run.started, str(problem.observation.photons.device)),
+    }
+
+
+def image_record(path: Path, outcome: Outcome) -> dict[str, Any]:
+    """An image's entry: what is its own."""
+    estimates = outcome.estimates
+    return {
+        "file": str(path),
+        "misset_deg": estimates["orientation"].as_yaml(),
+        "a_matrix": outcome.model.crystal.a_matrix.flatten().tolist(),
+        **{name: e.as_yaml() for name, e in estimates.items() if name not in ALWAYS},
+    }
+
+
+def optimizer_record(config: Config, solution: Solution, counts: Counts) -> dict[str, Any]:
+    """By which solver, and how much it asked for."""
+    return {
+        "name": config.refinement.optimizer.name,
+        "iterations": solution.iterations,
+        "value_evaluations": counts.values,
+        "gradient_evaluations": counts.gradients,
+        "jacobian_evaluations": counts.jacobians,
     }
 
 
@@ -143,9 +153,9 @@ def _write_observed(path: Path, problem: ImageProblem) -> None:
     write_atomically(path, lambda stream: np.savez_compressed(stream, **arrays))
 
 
-def _write_correlations(path: Path, outcome: Outcome) -> None:
-    rows = [[name, *row] for name, row in zip(outcome.names, outcome.correlation.tolist(), strict=True)]
-    write_csv(path, ["", *outcome.names], rows)
+def write_correlations(path: Path, names: Sequence[str], correlation: Tensor) -> None:
+    """The correlation matrix (m, m) with the names of its rows and columns."""
+    write_csv(path, ["", *names], [[name, *row] for name, row in zip(names, correlation.tolist(), strict=True)])
 
 
 def write_matrix(path: Path, config: Config, model: Model) -> None:

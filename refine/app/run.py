@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,6 @@ from refine.solvers.registry import make_solver
 from refine.solvers.solution import Record, Solution, Status
 
 EXIT_CODES = {Status.CONVERGED: 0, Status.INTERRUPTED: 130}  # 1 for the others
-COLOURS = {Status.CONVERGED: "green", Status.INTERRUPTED: "yellow", Status.MAX_ITERATIONS: "yellow"}
 FALSE_FIT = 10.0  # standard deviations and
 FEW_OUTLIERS = 3  # pixels
 FALSE_RATIO = 1.2  # times the deviance of counting noise, above which the model does not explain the image
@@ -59,27 +59,20 @@ def run(
     checkpoint = Checkpoint(target, config, resume)
     with Progress(console, config.refinement.optimizer.max_iterations) as progress, patient() as check:
         if config.shoebox:
-            return _run_stills(config, target, solver, progress, checkpoint, check, started, began)
-        setup = build_model(config)
-        problem = build_problem(config, setup)
-        progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
-        found = _refine(config, problem, solver, progress, target, checkpoint, check)
-        solution, settings = found.solution, config.refinement
-        if found.stages:
-            settings = settings.model_copy(update={"strategy": "stages", "stages": found.stages})
-            config = config.model_copy(update={"refinement": settings})
-        outcome = conclude(problem, solution, setup.misset_deg, found.end.image)
-        warnings = _warnings(problem, found, outcome)
-        done = Run(config, image_file(config), found.given_loss, warnings, started, time.time() - began)
-        write_results(target, done, problem, solution, outcome)
-        _report(progress, solution, outcome, warnings, target)
+            from refine.app.stills.run import run_stills
+
+            claim = partial(_claim, target, progress)
+            status = run_stills(config, target, solver, progress, checkpoint, check, claim, started, began)
+        else:
+            status = _run_image(config, path, target, solver, progress, checkpoint, check, started, began)
         if config.output.report:
             _write_report(progress, target)
-    return EXIT_CODES.get(solution.status, 1)
+    return EXIT_CODES.get(status, 1)
 
 
-def _run_stills(
+def _run_image(
     config: Config,
+    path: Path,
     target: Path,
     solver: Solver,
     progress: Progress,
@@ -87,16 +80,24 @@ def _run_stills(
     check: Callable[[], None],
     started: datetime,
     began: float,
-) -> int:
-    from refine.app.stills.run import run_stills
-
-    def claim() -> None:
-        _claim(target, progress)
-
-    status = run_stills(config, target, solver, progress, checkpoint, check, claim, started, began)
-    if config.output.report:
-        _write_report(progress, target)
-    return EXIT_CODES.get(status, 1)
+) -> Status:
+    """Where a whole image is compared."""
+    setup = build_model(config)
+    problem = build_problem(config, setup)
+    progress.say(f"{config.title or path.name}: {len(problem.pixels)} pixels; {'; '.join(setup.notes)}")
+    found = _refine(config, problem, solver, progress, target, checkpoint, check)
+    solution, settings = found.solution, config.refinement
+    if found.stages:
+        settings = settings.model_copy(update={"strategy": "stages", "stages": found.stages})
+        config = config.model_copy(update={"refinement": settings})
+    outcome = conclude(problem, solution, setup.misset_deg, found.end.image)
+    warnings = _warnings(problem, found, outcome)
+    done = Run(config, image_file(config), found.given_loss, warnings, started, time.time() - began)
+    write_results(target, done, problem, solution, outcome)
+    for line in summary_lines(outcome):
+        progress.say(line)
+    progress.verdict(solution, warnings, target)
+    return solution.status
 
 
 def _solver(config: Config) -> Solver:
@@ -123,9 +124,9 @@ def _refine(
     def observe(record: Record) -> None:
         if record.iteration == 0:
             rows.clear()
-        rows.append(trace_row(problem, record))
+        rows.append(trace_row(record, problem.space.physical(record.z)))
         progress.iteration(record)
-        write_trace(target, problem, rows)
+        write_trace(target, problem.space.names, rows)
         check()
 
     def checked(show: Callable[[str], None]) -> Callable[[str], None]:
@@ -153,7 +154,8 @@ def _refine(
         z = problem.space.zero()
         solution = Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
         return Refined(solution, Place(problem, z), None, (), Place(problem, z))
-    write_trace(target, problem, [trace_row(problem, record) for record in found.solution.history])
+    rows = [trace_row(record, problem.space.physical(record.z)) for record in found.solution.history]
+    write_trace(target, problem.space.names, rows)
     return found
 
 
@@ -164,17 +166,6 @@ def _claim(target: Path, progress: Progress) -> None:
     remove_leftovers(target)
     set_aside(target / "result.yaml", target / "result.previous.yaml")
     progress.open_log(target / "refine.log")
-
-
-def _report(progress: Progress, solution: Solution, outcome: Outcome, warnings: list[str], target: Path) -> None:
-    for line in summary_lines(outcome):
-        progress.say(line)
-    for warning in warnings:
-        progress.say(f"WARNING: {warning}", "yellow")
-    advice = f" ({solution.status.advice})" if solution.status.advice else ""
-    progress.say(
-        f"{solution.status.value}: {solution.reason}{advice}; results in {target}", COLOURS.get(solution.status, "red")
-    )
 
 
 def _write_report(progress: Progress, target: Path) -> None:

@@ -48,3 +48,10 @@ def existing(place: Path, folder: Path) -> Path | None:
 def _candidates(place: Path, folder: Path) -> Iterator[Path]:
     for path in (folder / place, folder / place.name):
         yield from (path.with_name(path.name + ending) for ending in _PACKED)
+
+
+def files_of(pattern: Path) -> list[Path]:
+    """The files that a name stands for: itself, there or not, or all that fit a pattern."""
+    if pattern.exists() or not any(sign in pattern.name for sign in "*?["):
+        return [pattern]
+    return sorted(pattern.parent.glob(pattern.name))

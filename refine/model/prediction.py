@@ -1,5 +1,6 @@
 """Which reflections a still of a Gaussian mosaic shows, and where."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -81,14 +82,16 @@ def corner_resolution(experiment: Experiment) -> float:
     return float(1 / q.max())
 
 
-def _near_sphere(crystal: Crystal, experiment: Experiment, d_min: float, d_max: float, reach: float) -> "list[Tensor]":
+def _near_sphere(
+    crystal: Crystal, experiment: Experiment, d_min: float, d_max: float, reach: float
+) -> Iterator[Tensor]:
     """Reflections (R, 3) that may be within reach, slab by slab of h, so that memory stays small."""
     rows, beam = standing_real_space(crystal, experiment), experiment.beam
     limits = [int(edge / d_min) for edge in torch.linalg.vector_norm(rows, dim=1).tolist()]
     h, k, l = (  # noqa: E741 - the field's own names
         torch.arange(-limit, limit + 1).to(rows) for limit in limits
     )
-    reciprocal, found = torch.linalg.inv(rows), []
+    reciprocal, (own, by_length) = torch.linalg.inv(rows), _variance_limits(crystal, experiment)
     for plane in h:
         indices = torch.cartesian_prod(plane[None], k, l)
         q = indices @ reciprocal.T
@@ -96,19 +99,15 @@ def _near_sphere(crystal: Crystal, experiment: Experiment, d_min: float, d_max: 
         within = (length <= 1 / d_min) & (length >= 1 / d_max) & (length > 0)
         indices, q = indices[within], q[within]
         away = torch.linalg.vector_norm(beam.direction / beam.wavelength + q, dim=1) - 1 / beam.wavelength
-        near = away.abs() < reach * _largest_spread(crystal, experiment, length[within])
-        found.append(indices[near])
-    return found
+        yield indices[away.abs() < reach * torch.sqrt(own + by_length * length[within] ** 2)]
 
 
-def _largest_spread(crystal: Crystal, experiment: Experiment, length: Tensor) -> Tensor:
-    """An upper limit (R,) of the standard deviations of reflections at lengths (R,) in 1/Å."""
-    far = length.new_zeros(1, 3)
-    none = spots_of(crystal, experiment, far).covariances[0]
+def _variance_limits(crystal: Crystal, experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Upper limits of a reflection's variance in any direction: () in 1/Å^2 of what all share, and () times |q|^2."""
+    none = spots_of(crystal, experiment, crystal.cell.new_zeros(1, 3)).covariances[0]
     assert not isinstance(crystal.mosaic, Mosaic)
     causes = blur(crystal.mosaic, experiment)
-    by_length = torch.linalg.matrix_norm(causes.rotations) ** 2 + causes.bandwidth**2
-    return torch.sqrt(torch.trace(none) + by_length * length**2)
+    return torch.trace(none), torch.linalg.matrix_norm(causes.rotations) ** 2 + causes.bandwidth**2
 
 
 def _recorded(detector: Detector, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:

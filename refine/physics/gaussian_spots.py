@@ -18,7 +18,6 @@ from refine.physics.vectors import dot
 
 PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 ON_SPHERE = 4  # passes; each multiplies what is left of the distance by about |q - q_n| / |s|
-NUMBERS = 10  # of a spot: `GaussianSpots.packed`
 
 
 class GaussianSpots(NamedTuple):

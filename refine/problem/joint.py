@@ -12,6 +12,7 @@ from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic
 from refine.solvers.protocol import Problem as SolverProblem
+from refine.solvers.protocol import Quadratic as QuadraticModel
 
 
 class Problem(SolverProblem, Protocol):
@@ -95,11 +96,7 @@ class JointProblem:
         self.counts.jacobians += 1
         total = self._prior(z)
         for problem, place in self._parts():
-            part = problem.quadratic(z[place])
-            curvature = torch.zeros_like(total.curvature)
-            curvature[place[:, None], place] = part.curvature
-            gradient = torch.zeros_like(z).index_add(0, place, part.gradient)
-            total = total + Quadratic(part.value, gradient, curvature)
+            total = total + _spread_out(problem.quadratic(z[place]), place, z)
         return total
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
@@ -112,18 +109,21 @@ class JointProblem:
 
     def prior_curvature(self, z: Tensor) -> Tensor:
         """Information (n, n) that is not the images'."""
-        curvature = self._prior(z).curvature
+        total = self._prior(z)
         for problem, place in self._parts():
-            own = restraint_quadratic(problem.space, problem.restraints, z[place]).curvature
-            curvature = curvature.index_put((place[:, None], place), own, accumulate=True)
-        return curvature
+            total = total + _spread_out(restraint_quadratic(problem.space, problem.restraints, z[place]), place, z)
+        return total.curvature
 
     def _prior(self, z: Tensor) -> Quadratic:
         place = self.space.places[0]
-        part = restraint_quadratic(self.space.spaces[0], self.restraints, z[place])
-        curvature = z.new_zeros(len(z), len(z))
-        curvature[place[:, None], place] = part.curvature
-        return Quadratic(part.value, torch.zeros_like(z).index_add(0, place, part.gradient), curvature)
+        return _spread_out(restraint_quadratic(self.space.spaces[0], self.restraints, z[place]), place, z)
 
     def _parts(self) -> Iterable[tuple[Problem, Tensor]]:
         return zip(self.problems, self.space.places, strict=True)
+
+
+def _spread_out(part: QuadraticModel, place: Tensor, z: Tensor) -> Quadratic:
+    """A quadratic of some of the coordinates, those at `place` (n_i,), as one of all of z (n,)."""
+    curvature = z.new_zeros(len(z), len(z))
+    curvature[place[:, None], place] = part.curvature
+    return Quadratic(part.value, torch.zeros_like(z).index_add(0, place, part.gradient), curvature)

@@ -29,8 +29,8 @@ MOST = 40_000  # reflections looked at in one still; more are those of a cell, a
 @dataclass(frozen=True)
 class Choice:
     """How shoeboxes are chosen. size: pixels an edge. min_signal: intensity over esd. d_min, d_max: Å. holdout:
-    fraction of reflections, drawn by their indices and the seed, that are kept from the refinement. absent: whether
-    the lattice's centring forbids a reflection (R, 3)."""
+    fraction of reflections, drawn by their indices and the seed, that are kept from the refinement. centring: the
+    lattice's letter, by which reflections are absent."""
 
     size: int
     min_signal: float
@@ -38,7 +38,7 @@ class Choice:
     d_max: float
     holdout: float
     seed: int
-    space_group_centring: str = "P"
+    centring: str = "P"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _candidates(still: Still, model: Model, hint: float = 0.0) -> Shoeboxes:
     photons above the background, in standard deviations."""
     choice = still.choice
     found = predict_all(*model, choice.d_min, choice.d_max, REACH)
-    found = found.chosen(_allowed(found.indices, choice.space_group_centring))
+    found = found.chosen(_allowed(found.indices, choice.centring))
     if hint:
         found = found.chosen(_signal(Shoeboxes.place(model, still.observation, found, SMALL, False), INNER) > hint)
     if len(found) > MOST:

@@ -94,7 +94,7 @@ def test_an_image_without_a_crystal_has_no_boxes() -> None:
 
 
 def test_a_centred_lattice_has_no_boxes_of_absent_reflections() -> None:
-    boxes = place_near(still(space_group_centring="I"), TRUTH)
+    boxes = place_near(still(centring="I"), TRUTH)
     assert len(boxes) > 10
     assert bool((boxes.spots.indices.sum(1) % 2 == 0).all())
 

@@ -12,6 +12,7 @@ from refine.app.build import Setup, build_model, build_observation, of_image
 from refine.app.config import Config, Image
 from refine.errors import InputError
 from refine.io.experiments import read_experiment
+from refine.io.imagesets import files_of
 from refine.io.reflection_tables import Spots, read_spots
 from refine.model.prediction import corner_resolution
 from refine.parameters.space import ParameterSpace
@@ -34,6 +35,11 @@ class Ready:
     still: Still
     spots: Spots | None
 
+    @property
+    def name(self) -> str:
+        """The file's, without what stands behind its first dot."""
+        return self.path.name.partition(".")[0]
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -49,11 +55,8 @@ def listed_images(config: Config) -> tuple[Image, ...]:
         raise InputError("key 'images' is missing; accepted: a list such as [{file: image.cbf}]")
     found: list[Image] = []
     for number, image in enumerate(config.images):
-        pattern = image.file
-        if pattern.exists() or not any(sign in pattern.name for sign in "*?["):
-            paths = [pattern]
-        elif not (paths := sorted(pattern.parent.glob(pattern.name))):
-            raise InputError(f"key 'images.{number}.file': no file fits {pattern}; accepted: a file, or a pattern")
+        if not (paths := files_of(image.file)):
+            raise InputError(f"key 'images.{number}.file': no file fits {image.file}; accepted: a file, or a pattern")
         found += [image.model_copy(update={"file": Path(os.path.abspath(path))}) for path in paths]
     names = [(image.file, image.frame) for image in found]
     if twice := [name for k, (name, frame) in enumerate(names) if (name, frame) in names[:k]]:

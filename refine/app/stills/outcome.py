@@ -1,19 +1,18 @@
 """What a refinement of stills says: of every image its values with esds, its reflections, its fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from refine.app.outcome import Fit, Outcome, describe
+from refine.app.outcome import Fit, Outcome, correlation, describe
 from refine.app.stills.inputs import Ready
-from refine.app.stills.strategy import LOCAL, Placed, Refined, refined_model
+from refine.app.stills.strategy import LOCAL, Placed, Refined
 from refine.io.reflection_tables import Spots
 from refine.model.prediction import predict
-from refine.parameters.parameter import Model
 from refine.problem.quadratic import covariance
 from refine.problem.separable import BoxFit
 from refine.problem.shoebox import Shoeboxes
@@ -25,9 +24,9 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class Reflections:
     """R reflections of an image: Miller indices (R, 3), panel, places in pixels of the model and the observed spot
-    (undefined where it has none), amplitude |F| with its esd (0 where
-    it is known, undefined where it is at its limit, 0), background in photons/pixel at the middle, the deviance
-    per pixel, and whether it was held out; with the boxes they come from and their fit."""
+    (undefined where it has none), amplitude |F| with its esd (0 where it is known, undefined where it is at its limit,
+    0), background in photons/pixel at the middle, the deviance per pixel, and whether it was held out; with the boxes
+    they come from and their fit."""
 
     indices: NDArray[np.int64]
     panel: NDArray[np.int64]
@@ -71,24 +70,22 @@ class Conclusion:
     @property
     def correlation(self) -> Tensor:
         """(m, m); 0 for a value that does not move."""
-        esd = torch.sqrt(torch.diagonal(self.covariance).clamp_min(0.0))
-        safe = torch.where(esd > 0, esd, 1.0)
-        return self.covariance / (safe[:, None] * safe)
+        return correlation(self.covariance)
 
 
 def conclude(found: Refined) -> Conclusion:
     """Physical values, and esds from how the shoeboxes scatter about them."""
     spread, undetermined = _covariance(found)
-    parts = [_sums(found, number) for number in range(len(found.images))]
+    images, parts = [], []
+    for placed, place in zip(found.images, found.space.places, strict=True):
+        z = found.solution.z[place]
+        reflections = _reflections(placed, z)
+        parts.append(_sums(placed, reflections))
+        mine, own = spread[place[:, None], place], _total(parts[-1:], placed.space.size)
+        told = describe(placed.space, z, mine, undetermined[place], placed.ready.setup.misset_deg, own)
+        images.append(Image(placed.ready, told, reflections))
+    names, values, rates = joint_names(found), joint_values(found, found.solution.z), _rates(found)
     fit = _total(parts, found.space.size)
-    images = []
-    for number, placed in enumerate(found.images):
-        place = found.space.places[number]
-        mine = spread[place[:, None], place]
-        own = _total([parts[number]], placed.space.size)
-        told = describe(placed.space, found.z_of(number), mine, undetermined[place], placed.ready.setup.misset_deg, own)
-        images.append(Image(placed.ready, told, _reflections(placed, refined_model(found, number), found, number)))
-    names, rates, values = _physical(found)
     return Conclusion(tuple(images), names, values, rates @ spread @ rates.T, fit, _factor(found, spread))
 
 
@@ -119,46 +116,51 @@ def _factor(found: Refined, spread: Tensor) -> float:
 
 
 def joint_names(found: Refined) -> tuple[str, ...]:
-    """The labels of everything that is refined; an image's own with its name where there are several."""
-    return _physical(found)[0]
+    """The labels (m,) of everything that is refined; an image's own with its name where there are several."""
+    return tuple(
+        name + (own_suffix(placed.ready, found) if p.name in LOCAL else "")
+        for number, placed in enumerate(found.images)
+        for p in placed.space.parameters
+        for name in p.labels
+        if number == 0 or p.name in LOCAL
+    )
 
 
 def joint_values(found: Refined, z: Tensor) -> Tensor:
     """The physical values (m,) at z, in the order of `joint_names`."""
-    return _physical(replace(found, solution=replace(found.solution, z=z)))[2]
+    parts = zip(found.images, found.space.places, strict=True)
+    return torch.cat([one.space.physical(z[place])[_told(one, k == 0)] for k, (one, place) in enumerate(parts)])
 
 
-def _physical(found: Refined) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    """Names (m,), derivatives (m, n) by z, and values (m,)."""
-    names: list[str] = []
-    rows, values = [], []
-    for number, placed in enumerate(found.images):
-        z, place = found.z_of(number), found.space.places[number]
-        rates = z.new_zeros(len(placed.space.names), found.space.size)
-        rates[:, place] = placed.space.rates(z)
-        own = [p.name in LOCAL for p in placed.space.parameters for _ in p.labels]
-        wanted = torch.tensor([number == 0 or local for local in own])
-        suffix = f"[{placed.ready.path.name.partition('.')[0]}]" if len(found.images) > 1 else ""
-        names += [
-            name + (suffix if local else "")
-            for name, local, want in zip(placed.space.names, own, wanted.tolist(), strict=True)
-            if want
-        ]
-        rows.append(rates[wanted])
-        values.append(placed.space.physical(z)[wanted])
-    return tuple(names), torch.cat(rows), torch.cat(values)
+def own_suffix(ready: Ready, found: Refined) -> str:
+    """What tells an image's values from those of others."""
+    return f"[{ready.name}]" if len(found.images) > 1 else ""
 
 
-def _sums(found: Refined, number: int) -> tuple[float, float, float, int, int]:
+def _rates(found: Refined) -> Tensor:
+    """Derivatives (m, n) of the physical values by z."""
+    rows = []
+    for number, (placed, place) in enumerate(zip(found.images, found.space.places, strict=True)):
+        rates = found.solution.z.new_zeros(len(placed.space.names), found.space.size)
+        rates[:, place] = placed.space.rates(found.solution.z[place])
+        rows.append(rates[_told(placed, number == 0)])
+    return torch.cat(rows)
+
+
+def _told(placed: Placed, first: bool) -> Tensor:
+    """Which of an image's physical values are told as its own: what all share is so for the first alone."""
+    return torch.tensor([first or p.name in LOCAL for p in placed.space.parameters for _ in p.labels])
+
+
+def _sums(placed: Placed, found: Reflections) -> tuple[float, float, float, int, int]:
     """Deviance, its mean and variance under noise alone, pixels and fitted linear values of the boxes that were
     used."""
-    problem = found.problem.problems[number]
-    assert isinstance(problem, ShoeboxProblem)
-    fit = problem.fit(found.z_of(number))
-    use, boxes = problem.boxes.use, problem.boxes
-    deviance = problem.noise.deviance(fit.expected, boxes.observed, boxes.readout)[use].sum()
-    mean, variance = problem.noise.expected_deviance(fit.expected[use], boxes.readout[use])
-    return float(deviance), mean, variance, int(use.sum()), int(fit.free.sum())
+    boxes, fit, noise = found.boxes, found.fit, placed.ready.still.noise
+    kept = ~placed.held
+    use = boxes.use & kept[:, None]
+    deviance = noise.deviance(fit.expected, boxes.observed, boxes.readout)[use].sum()
+    mean, variance = noise.expected_deviance(fit.expected[use], boxes.readout[use])
+    return float(deviance), mean, variance, int(use.sum()), int(fit.free[kept].sum())
 
 
 def _total(parts: Sequence[tuple[float, float, float, int, int]], refined: int) -> Fit:
@@ -167,11 +169,11 @@ def _total(parts: Sequence[tuple[float, float, float, int, int]], refined: int) 
     return Fit(deviance / freedom, mean / pixels, variance**0.5 / freedom, pixels)
 
 
-def _reflections(placed: Placed, model: Model, found: Refined, number: int) -> Reflections:
+def _reflections(placed: Placed, z: Tensor) -> Reflections:
     """Every box at the answer, the held-out ones too, whose background and intensity are fitted now."""
     problem = placed.problem()
-    fit, boxes = problem.fit(found.z_of(number)), placed.boxes
-    there = predict(*model, boxes.spots.indices)
+    fit, boxes = problem.fit(z), placed.boxes
+    there = predict(*placed.space.to_model(z), boxes.spots.indices)
     pixels = boxes.use.sum(1).clamp_min(1)
     deviance = problem.noise.deviance(fit.expected, boxes.observed, boxes.readout)
     amplitude = torch.sqrt(fit.intensities.clamp_min(0.0))

@@ -12,9 +12,9 @@ from refine.app.config import Config
 from refine.app.load import dump_config
 from refine.app.parameter_table import HEADER, parameter_rows
 from refine.app.refined_expt import refined_experiments
-from refine.app.results import ALWAYS, provenance, write_matrix
+from refine.app.results import image_record, optimizer_record, provenance, write_correlations, write_matrix
 from refine.app.stills.inputs import Failed
-from refine.app.stills.outcome import Conclusion, Image, Reflections
+from refine.app.stills.outcome import Conclusion, Image, Reflections, own_suffix
 from refine.app.stills.strategy import LOCAL, Refined
 from refine.io.atomic import write_atomically, write_text
 from refine.io.experiment_writer import write_expt
@@ -39,9 +39,7 @@ class Run:
 def write_results(directory: Path, run: Run, found: Refined, conclusion: Conclusion) -> None:
     """Everything but the trace and the log; result.yaml last, so that where it is, the rest is."""
     write_text(directory / "config.resolved.yaml", dump_config(run.config))
-    names, correlation = conclusion.names, conclusion.correlation.tolist()
-    rows = [[name, *row] for name, row in zip(names, correlation, strict=True)]
-    write_csv(directory / "correlations.csv", ["", *names], rows)
+    write_correlations(directory / "correlations.csv", conclusion.names, conclusion.correlation)
     write_csv(directory / "parameters.csv", HEADER, _parameter_rows(found, conclusion))
     write_csv(directory / "reflections.csv", COLUMNS, _reflection_rows(conclusion))
     for image in conclusion.images:
@@ -51,7 +49,7 @@ def write_results(directory: Path, run: Run, found: Refined, conclusion: Conclus
 
 def result_record(run: Run, found: Refined, conclusion: Conclusion) -> dict[str, Any]:
     """The content of result.yaml."""
-    solution, fit, counts = found.solution, conclusion.fit, found.problem.counts
+    solution, fit = found.solution, conclusion.fit
     return {
         "status": solution.status.value,
         "reason": solution.reason,
@@ -69,13 +67,7 @@ def result_record(run: Run, found: Refined, conclusion: Conclusion) -> dict[str,
             "esd_factor": conclusion.esd_factor,
             "pixels_used": fit.pixels_used,
         },
-        "optimizer": {
-            "name": run.config.refinement.optimizer.name,
-            "iterations": solution.iterations,
-            "value_evaluations": counts.values,
-            "gradient_evaluations": counts.gradients,
-            "jacobian_evaluations": counts.jacobians,
-        },
+        "optimizer": optimizer_record(run.config, solution, found.problem.counts),
         "correlations": "correlations.csv",
         "wall_seconds": round(run.seconds, 3),
         "provenance": provenance(run.config, run.started, str(conclusion.values.device)),
@@ -87,12 +79,9 @@ def _failure(failure: Failed) -> dict[str, str]:
 
 
 def _image_record(image: Image) -> dict[str, Any]:
-    estimates, found = image.outcome.estimates, image.reflections
+    found = image.reflections
     return {
-        "file": str(image.ready.path),
-        "misset_deg": estimates["orientation"].as_yaml(),
-        "a_matrix": image.outcome.model.crystal.a_matrix.flatten().tolist(),
-        **{name: e.as_yaml() for name, e in estimates.items() if name not in ALWAYS},
+        **image_record(image.ready.path, image.outcome),
         "reduced_deviance": image.outcome.fit.reduced_deviance,
         "reflections": {"used": int((~found.held).sum()), "held_out": int(found.held.sum())},
         "median_offset_px": {"used": _median(found, ~found.held), "held_out": _median(found, found.held)},
@@ -110,15 +99,12 @@ def _parameter_rows(found: Refined, conclusion: Conclusion) -> Iterator[list[Any
     """Rows of parameters.csv; an image's own with its name where there are several."""
     for number, (placed, image) in enumerate(zip(found.images, conclusion.images, strict=True)):
         local = {label for p in placed.space.parameters if p.name in LOCAL for label in p.labels}
-        local |= {label for name in LOCAL & image.outcome.estimates.keys() for label in _labels(image, name)}
-        suffix = f"[{image.ready.path.name.partition('.')[0]}]" if len(found.images) > 1 else ""
+        told = image.outcome.estimates
+        local |= {label for name in LOCAL & told.keys() for label in told[name].labels}
+        suffix = own_suffix(image.ready, found)
         for row in parameter_rows(placed.space, image.outcome):
             if number == 0 or row[0] in local:
                 yield [row[0] + (suffix if row[0] in local else ""), *row[1:]]
-
-
-def _labels(image: Image, name: str) -> tuple[str, ...]:
-    return image.outcome.estimates[name].labels
 
 
 def _reflection_rows(conclusion: Conclusion) -> Iterator[list[Any]]:
@@ -142,7 +128,7 @@ def _rounded(values: np.ndarray, digits: int) -> list[float | str]:
 
 def _write_image(directory: Path, image: Image, alone: bool) -> None:
     """What belongs to one image; its name is in the files' names where there are several."""
-    suffix = "" if alone else f"_{image.ready.path.name.partition('.')[0]}"
+    suffix = "" if alone else f"_{image.ready.name}"
     config, model = image.ready.config, image.outcome.model
     write_matrix(directory / f"A{suffix}.mat", config, model)
     write_expt(directory / f"refined{suffix}.expt", refined_experiments(config, image.ready.path, model))

@@ -11,12 +11,11 @@ from refine.app.build import build_restraints
 from refine.app.checkpoint import Checkpoint, remembered
 from refine.app.config import Config
 from refine.app.progress import Progress, summary_lines
-from refine.app.results import HISTORY
+from refine.app.results import trace_row, write_trace
 from refine.app.stills.inputs import free_space, make_ready
 from refine.app.stills.outcome import Conclusion, conclude, joint_names, joint_values
 from refine.app.stills.results import Run, write_results
 from refine.app.stills.strategy import Refined, refine_stills
-from refine.io.results import write_csv
 from refine.model.crystal import Crystal, GaussianMosaic
 from refine.problem.identifiability import weak_combination
 from refine.problem.shoebox import Shoeboxes
@@ -69,21 +68,13 @@ def run_stills(
     stop = Stop(max_iterations=settings.optimizer.max_iterations, shift=NOTHING)
     once = settings.strategy == "single"
     found = refine_stills(ready, failed, spaces, restraints, solver, stop, once, observe, say, keep)
-    _write_trace(target, found)
+    rows = [trace_row(record, joint_values(found, record.z)) for record in found.solution.history]
+    write_trace(target, joint_names(found), rows)
     conclusion = conclude(found)
     warnings = _warnings(found, conclusion)
     write_results(target, Run(config, warnings, started, time.time() - began), found, conclusion)
     _report(progress, found, conclusion, warnings, target)
     return found.solution.status
-
-
-def _write_trace(target: Path, found: Refined) -> None:
-    rows = []
-    for record in found.solution.history:
-        remaining = "" if record.remaining is None else record.remaining
-        head = [record.iteration, record.loss, int(record.accepted), record.gradient_norm, remaining, record.seconds]
-        rows.append([*head, *joint_values(found, record.z).tolist()])
-    write_csv(target / "trace.csv", [*HISTORY, *joint_names(found)], rows)
 
 
 def _warnings(found: Refined, conclusion: Conclusion) -> list[str]:
@@ -116,8 +107,4 @@ def _report(progress: Progress, found: Refined, conclusion: Conclusion, warnings
         progress.say(f"{image.ready.path.name}: {used} reflections used, {held} held out")
         for line in summary_lines(image.outcome):
             progress.say(line)
-    for warning in warnings:
-        progress.say(f"WARNING: {warning}")
-    status = found.solution.status
-    advice = f" ({status.advice})" if status.advice else ""
-    progress.say(f"{status.value}: {found.solution.reason}{advice}; results in {target}")
+    progress.verdict(found.solution, warnings, target)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from refine.app.stills.inputs import Failed, Ready
 from refine.errors import InputError
-from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
 from refine.problem.coarse import carried
 from refine.problem.joint import JointProblem, JointSpace
@@ -45,8 +44,7 @@ class Placed:
     @property
     def held(self) -> Tensor:
         """Which boxes (R,) are the free set."""
-        choice = self.ready.still.choice
-        return held_out(self.boxes.spots.indices, choice.holdout, choice.seed)
+        return _held(self.ready, self.boxes)
 
     def problem(self, which: Tensor | slice = slice(None), restraints: tuple[Restraint, ...] = ()) -> ShoeboxProblem:
         """Some of the boxes, all unless told, against the crystal."""
@@ -99,7 +97,7 @@ def refine_stills(
             say(f"left out: {error}")
     if not placed:
         raise InputError("\n".join(failure.reason for failure in lost))
-    start = _joined(placed, restraints)[1].space.joined([one.z for one in placed])
+    start = _joint_space(placed).joined([one.z for one in placed])
     if len(placed) > 1 and not once:
         say("all together: boxes are placed again round what they share")
         placed, start = _together(placed, restraints, start, keep)
@@ -113,11 +111,14 @@ def _joined(
     placed: Sequence[Placed], restraints: tuple[Restraint, ...]
 ) -> tuple[tuple[ShoeboxProblem, ...], JointProblem]:
     """Each image's boxes that are not held out, and the problem of all."""
-    shared = [p.name for p in placed[0].space.parameters if p.name not in LOCAL]
     local = tuple(r for r in restraints if r.parameter in LOCAL)
     own = tuple(one.problem(~one.held, local) for one in placed)
-    space = JointSpace.of([one.space for one in placed], shared)
-    return own, JointProblem(space, own, tuple(r for r in restraints if r not in local))
+    return own, JointProblem(_joint_space(placed), own, tuple(r for r in restraints if r not in local))
+
+
+def _joint_space(placed: Sequence[Placed]) -> JointSpace:
+    shared = [p.name for p in placed[0].space.parameters if p.name not in LOCAL]
+    return JointSpace.of([one.space for one in placed], shared)
 
 
 def _together(
@@ -184,8 +185,7 @@ def _approached(
 ) -> Tensor:
     """The z of `space` after refining its `part` against the boxes that are not held out, by the spots' places and
     shapes alone, whatever is known of their intensities."""
-    choice = ready.still.choice
-    used = boxes.chosen(~held_out(boxes.spots.indices, choice.holdout, choice.seed))
+    used = boxes.chosen(~_held(ready, boxes))
     start = carried(part, part.zero(), space, z)
     names, still = {p.name for p in part.parameters}, replace(ready.still, relative_sigma=float("inf"))
     problem = keep(still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
@@ -196,8 +196,7 @@ def _approached(
 
 
 def _enough(ready: Ready, boxes: Shoeboxes, space: ParameterSpace) -> Shoeboxes:
-    choice = ready.still.choice
-    used = int((~held_out(boxes.spots.indices, choice.holdout, choice.seed)).sum())
+    used = int((~_held(ready, boxes)).sum())
     if used < FEWEST * space.size:
         raise InputError(
             f"{ready.path}: {used} reflections stand out near their predicted places, too few for {space.size} values;"
@@ -206,10 +205,10 @@ def _enough(ready: Ready, boxes: Shoeboxes, space: ParameterSpace) -> Shoeboxes:
     return boxes
 
 
+def _held(ready: Ready, boxes: Shoeboxes) -> Tensor:
+    choice = ready.still.choice
+    return held_out(boxes.spots.indices, choice.holdout, choice.seed)
+
+
 def _places(boxes: Shoeboxes, which: Tensor | slice) -> Tensor:
     return torch.arange(len(boxes), device=boxes.use.device)[which]
-
-
-def refined_model(found: Refined, number: int) -> Model:
-    """Crystal and experiment of an image."""
-    return found.images[number].space.to_model(found.z_of(number))
