@@ -101,7 +101,7 @@ def _covariance(problem: ImageProblem, solution: Solution) -> tuple[Tensor, Tens
     scatter = problem.noise.scatter
     if scatter is None or not solution.history:
         return inverse, undetermined
-    spread = replace(problem, noise=replace(problem.noise, information=scatter), counts=Counts()).quadratic(solution.z)
+    spread = replace(problem, noise=problem.noise.informed(scatter), counts=Counts()).quadratic(solution.z)
     return inverse @ spread.curvature @ inverse, undetermined
 
 

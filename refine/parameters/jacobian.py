@@ -25,6 +25,6 @@ def columns(values: Tensor, z: Tensor) -> Tensor:
     if not values.requires_grad:
         return values.new_zeros(*values.shape, len(z))
     weights = torch.zeros_like(values, requires_grad=True)
-    (product,) = torch.autograd.grad(values, z, weights, create_graph=True)
+    (product,) = torch.autograd.grad((values * weights).sum(), z, create_graph=True)
     found = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in product]
     return torch.stack(found, -1)

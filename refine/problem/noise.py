@@ -5,7 +5,8 @@ minimises the same number.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,18 @@ from torch import Tensor
 
 LEAST = 1e-9  # photons: an expectation below it counts as this, so that a stray photon on a dark model is finite
 
+
+class Derivatives(NamedTuple):
+    """Of a loss by the expectations (P,), pixel by pixel: slope, the first; curvature, the second; information, the
+    second one's expectation, 0 or above."""
+
+    slope: Tensor
+    curvature: Tensor
+    information: Tensor
+
+
 PixelTerm = Callable[[Tensor, Tensor, Tensor], Tensor]  # (expected, observed, readout variance) -> (P,)
+PixelDerivatives = Callable[[Tensor, Tensor, Tensor], Derivatives]
 Expectation = Callable[[Tensor, Tensor], tuple[float, float]]  # (expected, readout variance) -> sums over the pixels
 TAIL = 5.0  # standard deviations: beyond them the robust losses have the tails of Student's t
 
@@ -24,7 +36,6 @@ class Noise:
     """A likelihood, or what stands for one. Every term takes expected (P,), observed (P,) photons and readout
     variance (), photons^2.
 
-    slope, information: derivative of the loss by the expectation, and its expected second one, 0 or above.
     deviance: twice the loss above that of a perfect model. expected_deviance: the sums of its means and of its
     variances over pixels of given expectations, under counting noise.
     scatter: variance of the slope under counting noise, where it is not the information.
@@ -32,11 +43,22 @@ class Noise:
 
     name: str
     loss: PixelTerm
-    slope: PixelTerm
-    information: PixelTerm
+    derivatives: PixelDerivatives
     deviance: PixelTerm
     expected_deviance: Expectation
     scatter: PixelTerm | None = None
+
+    def slope(self, mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
+        """First of the `derivatives`."""
+        return self.derivatives(mu, n, readout).slope
+
+    def information(self, mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
+        """Last of the `derivatives`."""
+        return self.derivatives(mu, n, readout).information
+
+    def informed(self, information: PixelTerm) -> "Noise":
+        """The same with another information."""
+        return replace(self, derivatives=lambda *at: self.derivatives(*at)._replace(information=information(*at)))
 
 
 def _poisson_loss(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
@@ -44,12 +66,11 @@ def _poisson_loss(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
     return mu - n * torch.log(mu)
 
 
-def _poisson_slope(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
-    return torch.where(mu > LEAST, 1 - n / mu.clamp_min(LEAST), 0.0)
-
-
-def _poisson_information(mu: Tensor, _n: Tensor, _: Tensor) -> Tensor:
-    return torch.where(mu > LEAST, 1 / mu.clamp_min(LEAST), 0.0)
+def _poisson_derivatives(mu: Tensor, n: Tensor, _: Tensor) -> Derivatives:
+    lit = mu > LEAST
+    inverse = torch.where(lit, 1 / mu.clamp_min(LEAST), 0.0)
+    share = n * inverse
+    return Derivatives(lit.to(mu) - share, share * inverse, inverse)
 
 
 def _poisson_deviance(mu: Tensor, n: Tensor, _: Tensor) -> Tensor:
@@ -66,15 +87,12 @@ def _gaussian_loss(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
     return ((n - mu) ** 2 / variance + torch.log(variance)) / 2
 
 
-def _gaussian_slope(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
-    variance = _variance(mu, readout)
-    pull = (n - mu) / variance
-    return torch.where(mu > 0, (1 / variance - pull**2) / 2, 0.0) - pull
-
-
-def _gaussian_information(mu: Tensor, _n: Tensor, readout: Tensor) -> Tensor:
-    variance = _variance(mu, readout)
-    return 1 / variance + torch.where(mu > 0, 1 / (2 * variance**2), 0.0)
+def _gaussian_derivatives(mu: Tensor, n: Tensor, readout: Tensor) -> Derivatives:
+    precision, positive = 1 / _variance(mu, readout), mu > 0
+    pull, by_log = (n - mu) * precision, torch.where(positive, precision / 2, 0.0)
+    slope = by_log - torch.where(positive, pull**2 / 2, 0.0) - pull
+    curvature = precision * torch.where(positive, (1 + pull) ** 2, 1.0) - 2 * by_log**2
+    return Derivatives(slope, curvature, precision + 2 * by_log**2)
 
 
 def _gaussian_deviance(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
@@ -100,60 +118,54 @@ def _tailed(deviance: Tensor) -> Tensor:
     return torch.where(deviance > TAIL**2, TAIL**2 * (1 + torch.log(deviance.clamp_min(TAIL**2) / TAIL**2)), deviance)
 
 
-def robust(base: Noise, log_slope: PixelTerm) -> Noise:
+def robust(base: Noise, log_derivatives: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Noise:
     """A likelihood with heavier tails: its deviance D, beyond D = k^2, grows as k^2 (1 + log(D / k^2)) only, as a
     Student t's of k^2 - 1 degrees of freedom does, so that the pull of an outlier falls as 1 / sqrt(D).
 
     With k = 5 counting noise hardly gets there: nothing is lost in precision, and nothing biased by the skewness of
-    small counts, as it would be with the usual k near 1.3 (Huber 1964, Ann. Math. Stat. 35, 73). `log_slope` is the
-    slope of what the loss has beside half the deviance.
+    small counts, as it would be with the usual k near 1.3 (Huber 1964, Ann. Math. Stat. 35, 73). `log_derivatives`,
+    of (expected, readout variance), are the first and second of what the loss has beside half the deviance.
     """
 
     def loss(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
         deviance = base.deviance(mu, n, readout)
         return base.loss(mu, n, readout) + (_tailed(deviance) - deviance) / 2
 
-    def slope(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
-        other = log_slope(mu, n, readout)
-        return other + _weight(base.deviance(mu, n, readout)) * (base.slope(mu, n, readout) - other)
-
-    def information(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
-        return _weight(base.deviance(mu, n, readout)) * base.information(mu, n, readout)
+    def derivatives(mu: Tensor, n: Tensor, readout: Tensor) -> Derivatives:
+        weight = _weight(base.deviance(mu, n, readout))
+        slope, curvature, information = base.derivatives(mu, n, readout)
+        other, bend = log_derivatives(mu, readout)
+        pull = weight * (slope - other)
+        fall = torch.where(weight < 1, 2 * (pull / TAIL) ** 2, 0.0)
+        return Derivatives(other + pull, bend + weight * (curvature - bend) - fall, weight * information)
 
     def deviance(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
         return _tailed(base.deviance(mu, n, readout))
 
-    return Noise("robust", loss, slope, information, deviance, base.expected_deviance)
+    return Noise("robust", loss, derivatives, deviance, base.expected_deviance)
 
 
 _POISSON = Noise(
-    "poisson",
-    _poisson_loss,
-    _poisson_slope,
-    _poisson_information,
-    _poisson_deviance,
-    lambda mu, _: expected_poisson_deviance(mu),
+    "poisson", _poisson_loss, _poisson_derivatives, _poisson_deviance, lambda mu, _: expected_poisson_deviance(mu)
 )
-_GAUSSIAN = Noise(
-    "gaussian", _gaussian_loss, _gaussian_slope, _gaussian_information, _gaussian_deviance, _gaussian_expected
-)
+_GAUSSIAN = Noise("gaussian", _gaussian_loss, _gaussian_derivatives, _gaussian_deviance, _gaussian_expected)
 _MSE = Noise(
     "mse",
     lambda mu, n, _: (n - mu) ** 2 / 2,
-    lambda mu, n, _: mu - n,
-    lambda mu, _n, _: torch.ones_like(mu),
+    lambda mu, n, _: Derivatives(mu - n, torch.ones_like(mu), torch.ones_like(mu)),
     lambda mu, n, _: (n - mu) ** 2,
     _square_expected,
     lambda mu, _, readout: _variance(mu, readout),
 )
 
 
-def _no_log(mu: Tensor, _n: Tensor, _: Tensor) -> Tensor:
-    return torch.zeros_like(mu)
+def _no_log(mu: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(mu), torch.zeros_like(mu)
 
 
-def _gaussian_log_slope(mu: Tensor, _n: Tensor, readout: Tensor) -> Tensor:
-    return torch.where(mu > 0, 1 / (2 * _variance(mu, readout)), 0.0)
+def _gaussian_log(mu: Tensor, readout: Tensor) -> tuple[Tensor, Tensor]:
+    slope = torch.where(mu > 0, 1 / (2 * _variance(mu, readout)), 0.0)
+    return slope, -2 * slope**2
 
 
 NOISES = {
@@ -161,7 +173,7 @@ NOISES = {
     "gaussian": _GAUSSIAN,
     "mse": _MSE,
     "robust": robust(_POISSON, _no_log),
-    "robust gaussian": robust(_GAUSSIAN, _gaussian_log_slope),
+    "robust gaussian": robust(_GAUSSIAN, _gaussian_log),
 }
 
 

@@ -141,6 +141,7 @@ class ImageProblem:
         """By the numbers of a tangent; and the expected photons (P,)."""
         mu, slopes = about.slopes(pixels)
         given = (mu, observed, self.observation.variance(pixels))
-        gradient = slopes @ self.noise.slope(*given)
-        weighted = slopes.mul_(torch.sqrt(self.noise.information(*given)))
+        slope, _, information = self.noise.derivatives(*given)
+        gradient = slopes @ slope
+        weighted = slopes.mul_(torch.sqrt(information))
         return Quadratic(self.noise.loss(*given).sum(), gradient, weighted @ weighted.T), mu

@@ -13,6 +13,7 @@ from refine.problem.noise import Noise
 
 PASSES = 60  # of Fisher scoring, at most
 SETTLED = 1e-8  # relative change of a box's expected photons below which it is done
+CLOSE = 0.01  # relative change below which steps may be Newton's, which the tails of robust losses mislead farther off
 FREELY = 3  # passes after which a plane that has become a level stays one: some would change at every pass
 REGULAR = 1e-12  # added to a unit diagonal: a box without photons or pixels has no inverse
 
@@ -56,13 +57,16 @@ class BoxData(NamedTuple):
 
 class BoxFit(NamedTuple):
     """linear (R, T + 1): the background's terms, then the intensity; expected (R, P) photons; columns (R, T + 1, P):
-    their derivatives by the linear values; free (R, T + 1): those that are at no limit; normal (R, T + 1, T + 1): the
-    information about the linear values, that of the amplitudes included."""
+    their derivatives by the linear values; free (R, T + 1): those that are at no limit; slopes, weights (R, P): of the
+    noise, its slope and information, 0 where a pixel is not used; normal (R, T + 1, T + 1): the information about the
+    linear values, that of the amplitudes included."""
 
     linear: Tensor
     expected: Tensor
     columns: Tensor
     free: Tensor
+    slopes: Tensor
+    weights: Tensor
     normal: Tensor
 
     @property
@@ -86,31 +90,61 @@ class BoxFit(NamedTuple):
 def fit_boxes(profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes, passes: int = PASSES) -> BoxFit:
     """The likeliest background and intensity of every box, whose photons for |F| = 1 are `profiles` (R, P).
 
-    Neither is ever below 0: a plane that would be, somewhere, becomes a level. Boxes that have settled are left alone
-    while the others go on, through so many passes at most.
+    Neither is ever below 0: a plane that would be, somewhere, becomes a level. Steps are those of Fisher scoring or,
+    where they are small and shrink, Newton's; boxes that have settled are left alone while the others go on, through so
+    many passes at most.
     """
     columns = torch.cat([data.terms.expand(len(profiles), -1, -1), profiles[:, None]], 1)
     weights = data.use / (data.observed.clamp_min(0.0) + data.readout + 1)
     sloped = torch.ones_like(data.use[:, :1])
-    linear, free, normal = _solved(columns, weights, weights * data.observed, amplitudes, sloped)
-    unsettled = torch.arange(len(profiles), device=profiles.device)
-    columns_left, data_left, known_left = columns, data, amplitudes
+    linear, free = _solved(columns, weights, weights * data.observed, amplitudes, sloped)
+    left, places = _Left(columns, data, amplitudes), torch.arange(len(profiles), device=profiles.device)
+    newton, change = torch.zeros_like(data.use[:, 0]), linear.new_full((len(linear),), torch.inf)
     for number in range(passes):
-        expected = _sums(linear[unsettled], columns_left)
-        given = (expected, data_left.observed, data_left.readout)
-        weights, slopes = data_left.use * noise.information(*given), data_left.use * noise.slope(*given)
-        sloped = free[unsettled, 1:-1] | (number < FREELY)
-        found = _solved(columns_left, weights, weights * expected - slopes, known_left, sloped)
-        far = ((found[0] - linear[unsettled])[:, :, None] * columns_left).abs().amax((1, 2)) > SETTLED * (
-            expected.amax(1).clamp_min(1.0)
-        )
-        for whole, part in zip((linear, free, normal), found, strict=True):
-            whole[unsettled] = part
+        sloped = free[places, 1:-1] | (number < FREELY)
+        before, (linear[places], free[places], change) = change, left.step(linear[places], noise, newton, sloped)
+        far = change > SETTLED
         if not bool(far.any()):
             break
-        unsettled, columns_left = unsettled[far], columns_left[far]
-        data_left, known_left = data_left.chosen(far), known_left.chosen(far)
-    return BoxFit(linear, _sums(linear, columns), columns, free, normal)
+        newton, change = ((change < CLOSE) & (change < before))[far], change[far]
+        left, places = left.chosen(far), places[far]
+    return _described(linear, free, _Left(columns, data, amplitudes), noise)
+
+
+class _Left(NamedTuple):
+    """Boxes to be fitted."""
+
+    columns: Tensor
+    data: BoxData
+    amplitudes: Amplitudes
+
+    def chosen(self, which: Tensor) -> "_Left":
+        return _Left(self.columns[which], self.data.chosen(which), self.amplitudes.chosen(which))
+
+    def step(self, linear: Tensor, noise: Noise, newton: Tensor, sloped: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next linear values, which of them are free, and the relative change (R,) of the photons; by the exact
+        curvature where `newton` (R,) and there is a minimum, by the information elsewhere."""
+        expected, use = _sums(linear, self.columns), self.data.use
+        slope, curvature, information = noise.derivatives(expected, self.data.observed, self.data.readout)
+        newton = newton & _definite(_normal(self.columns, use * curvature, self.amplitudes))
+        weights = use * torch.where(newton[:, None], curvature, information)
+        found, free = _solved(self.columns, weights, weights * expected - use * slope, self.amplitudes, sloped)
+        change = _sums(found - linear, self.columns).abs().amax(1) / expected.amax(1).clamp_min(1.0)
+        return found, free, change
+
+
+def _described(linear: Tensor, free: Tensor, boxes: _Left, noise: Noise) -> BoxFit:
+    expected, use = _sums(linear, boxes.columns), boxes.data.use
+    slope, _, information = noise.derivatives(expected, boxes.data.observed, boxes.data.readout)
+    weights = use * information
+    normal = _normal(boxes.columns, weights, boxes.amplitudes)
+    return BoxFit(linear, expected, boxes.columns, free, use * slope, weights, normal)
+
+
+def _normal(columns: Tensor, weights: Tensor, amplitudes: Amplitudes) -> Tensor:
+    normal = (columns * weights[:, None]) @ columns.mT
+    normal[:, -1, -1] += amplitudes.precisions
+    return normal
 
 
 def _sums(linear: Tensor, columns: Tensor) -> Tensor:
@@ -118,14 +152,17 @@ def _sums(linear: Tensor, columns: Tensor) -> Tensor:
     return (linear[:, None] @ columns)[:, 0]
 
 
+def _definite(normal: Tensor) -> Tensor:
+    """Which (R,) of symmetric matrices (R, K, K) are positive definite."""
+    return torch.linalg.cholesky_ex(normal).info == 0
+
+
 def _solved(
     columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes, sloped: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Weighted least squares (weights (R, P), pull (R, P) = weights times what is aimed at) within the limits, where
-    slopes may be those that are `sloped` (R, T - 1): the linear values, which of them are free, and the normal matrices
-    of `BoxFit`."""
-    normal, right = (columns * weights[:, None]) @ columns.mT, (columns @ pull[:, :, None])[:, :, 0]
-    normal[:, -1, -1] += amplitudes.precisions
+    slopes may be those that are `sloped` (R, T - 1): the linear values, and which of them are free."""
+    normal, right = _normal(columns, weights, amplitudes), (columns @ pull[:, :, None])[:, :, 0]
     right[:, -1] += amplitudes.precisions * amplitudes.intensities
     free = torch.ones_like(right, dtype=torch.bool)
     free[:, 1:-1] = sloped
@@ -138,7 +175,7 @@ def _solved(
         if bool(beyond.any()):
             free = free & ~beyond
             linear = _least(normal, right, free, held)
-    return linear, free, normal
+    return linear, free
 
 
 def _negative_intensity(linear: Tensor) -> Tensor:

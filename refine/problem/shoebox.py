@@ -80,10 +80,19 @@ class Shoeboxes:
 def _nearest(place: Tensor, off: Tensor) -> Tensor:
     """Where (R, P) the squared distance `off` to the box's own spot is the least of all boxes that hold the pixel of
     that number `place` (R, P); of equal ones the first box's."""
-    order = torch.argsort(off.flatten(), stable=True)
-    sorted_place = place.flatten()[order]
-    first = torch.full((int(place.max()) + 1 if len(place) else 0,), len(order), dtype=torch.int64, device=place.device)
-    first.scatter_reduce_(0, sorted_place, torch.arange(len(order), device=place.device), "amin")
-    winner = torch.zeros_like(order, dtype=torch.bool)
-    winner[order] = first[sorted_place] == torch.arange(len(order), device=place.device)
-    return winner.reshape(place.shape) & torch.isfinite(off)
+    nearest = torch.isfinite(off)
+    claims = torch.zeros(int(place.max()) + 1 if len(place) else 0, dtype=torch.int32, device=place.device)
+    claims.index_add_(0, place.flatten(), claims.new_ones(()).expand(place.numel()))
+    contested = (claims[place] != 1).nonzero(as_tuple=True)
+    nearest[contested] &= _first_of_each(place[contested], off[contested])
+    return nearest
+
+
+def _first_of_each(group: Tensor, off: Tensor) -> Tensor:
+    """Which (K,) have the least `off` of all of the same `group` (K,); of equal ones the first."""
+    order = torch.argsort(off, stable=True)
+    order = order[torch.argsort(group[order], stable=True)]
+    ordered = group[order]
+    winner = torch.ones_like(order, dtype=torch.bool)
+    winner[order[1:]] = ordered[1:] != ordered[:-1]
+    return winner

@@ -172,19 +172,16 @@ class ShoeboxProblem:
     def _projected(self, model: Model, by_z: Tensor, moved: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """`by_z` (R, 10, n): of the packed spots; `moved` (3, R, P, n): of the scattering vectors."""
         profile, fit = self.fitted(model)
-        relative = by_z.mT @ profile.slopes()  # (R, n, P)
+        rows = profile.slopes()  # of the logarithm of the reflection's photons, by the packed spots or by z
         if moved is not None:
-            relative = relative - torch.einsum("crp,crpn->rnp", profile.pulls, moved)
-        by_pixel = relative * (fit.linear[:, -1:] * fit.columns[:, -1])[:, None]
-        given = (fit.expected, self.boxes.observed, self.boxes.readout)
-        slope, weight = (self.boxes.use * term(*given) for term in (self.noise.slope, self.noise.information))
-        gradients = (by_pixel @ slope[:, :, None])[:, :, 0]
-        weighted = by_pixel * weight[:, None]
-        shared = fit.columns @ weighted.mT  # (R, T + 1, n)
-        normal = (fit.columns * weight[:, None]) @ fit.columns.mT
-        normal[:, -1, -1] += self.amplitudes.precisions
-        lost = shared.mT @ inverse_product(normal, fit.free, shared)
-        curvature = (weighted @ by_pixel.mT - lost).sum(0)
+            rows = by_z.mT @ rows - torch.einsum("crp,crpn->rnp", profile.pulls, moved)
+            by_z = torch.eye(rows.shape[1]).to(rows)
+        rows = rows * (fit.linear[:, -1:] * fit.columns[:, -1])[:, None]
+        gradients = ((rows @ fit.slopes[:, :, None]).mT @ by_z)[:, 0]
+        weighted = rows * fit.weights[:, None]
+        shared = fit.columns @ weighted.mT @ by_z  # (R, T + 1, n)
+        lost = shared.mT @ inverse_product(fit.normal, fit.free, shared)
+        curvature = (by_z.mT @ (weighted @ rows.mT) @ by_z - lost).sum(0)
         return gradients, curvature, self._loss_of(fit)
 
 

@@ -249,7 +249,7 @@ def test_every_kind_of_evaluation_is_told_apart(place):
     )
     others = [
         replace(problem, pixels=problem.pixels[1:]),
-        replace(problem, noise=replace(problem.noise, information=lambda mu, *_: torch.ones_like(mu))),
+        replace(problem, noise=problem.noise.informed(lambda mu, *_: torch.ones_like(mu))),
         with_smaller_crystal(problem, 0.5),
         replace(problem, restraints=("some",)),
     ]

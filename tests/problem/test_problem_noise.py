@@ -26,6 +26,15 @@ def test_slope_is_the_derivative_of_the_loss(name: str, counts: list[float], rea
 
 
 @pytest.mark.parametrize("name", NAMES)
+@given(counts=st.lists(numbers(0, 60), min_size=6, max_size=6), readout=numbers(0.01, 30))
+def test_curvature_is_the_derivative_of_the_slope(name: str, counts: list[float], readout: float) -> None:
+    noise, n, variance = NOISES[name], f64(counts), f64(readout)
+    mu = MU.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(noise.slope(mu, n, variance).sum(), mu)
+    assert largest((noise.derivatives(MU, n, variance).curvature - wanted) / (1 + wanted.abs())) < 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_loss_is_the_negative_log_likelihood(name: str) -> None:
     n = f64([0.0, 2.0, 1.0, 9.0, 30.0, 2600.0])
     found = NOISES[name].loss(MU, n, READOUT)

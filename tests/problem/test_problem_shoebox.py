@@ -17,7 +17,7 @@ from refine.model.prediction import Predicted, predict_all, spots_of
 from refine.parameters.space import ParameterSpace
 from refine.physics.gaussian_spots import profiles
 from refine.problem import shoebox_problem
-from refine.problem.noise import choose_noise
+from refine.problem.noise import NOISES, choose_noise
 from refine.problem.restraints import Restraint
 from refine.problem.separable import Amplitudes, BoxData, BoxFit, fit_boxes
 from refine.problem.shoebox import Shoeboxes
@@ -181,6 +181,20 @@ def test_known_amplitudes_stay_and_restrained_ones_are_pulled() -> None:
     assert float(esds[1]) == pytest.approx(1e-3, rel=1e-4)
     assert float(esds[2] ** -2) == pytest.approx(1e-2 + float(esds[3] ** -2), rel=0.2)
     assert found.free[:, -1].tolist() == [False, True, True, True]
+
+
+def test_boxes_with_outliers_settle_at_a_minimum() -> None:
+    """Scoring alone takes hundreds of passes where many pixels are five standard deviations off and more."""
+    shape, data = peaks(40, background="constant")
+    strength = torch.linspace(100, 4000, 40).double()[:, None]
+    observed = torch.poisson(4 + strength * shape**0.5, generator=torch.Generator().manual_seed(3))
+    unknown = Amplitudes.unknown(40, shape)
+    found = fit_boxes(shape, data._replace(observed=observed), NOISES["robust"], unknown)
+    pull = (found.columns @ found.slopes[:, :, None])[:, :, 0]
+    assert largest(pull / torch.sqrt(torch.diagonal(found.normal, dim1=1, dim2=2))) < 1e-4
+    curvature = NOISES["robust"].derivatives(found.expected, observed, data.readout).curvature
+    exact = (found.columns * curvature[:, None]) @ found.columns.mT
+    assert float(torch.linalg.eigvalsh(exact).min()) > 0
 
 
 def test_a_box_of_no_pixels_is_no_trouble() -> None:
