@@ -140,9 +140,15 @@ class Detector:
         entered = ray * ((origin * normal).sum(0) / obliquity) - origin
         along_fast, along_slow = (entered * fast).sum(0), (entered * slow).sum(0)
         if self.sensor is not None and self.sensor.at_mean_path:
-            shift = recorded_shift(ray, fast, slow, mean_path(obliquity, *self.sensor.in_mm))
+            shift = self.shift(ray, mean_path(obliquity, *self.sensor.in_mm), panel)
             along_fast, along_slow = along_fast + shift[0], along_slow + shift[1]
         return along_fast / self.pixel_size, along_slow / self.pixel_size
+
+    def shift(self, ray: Tensor, path: Tensor, panel: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """How far (R,) in mm along fast and slow rays (3, R) are recorded from where they enter a flat panel, `path`
+        (R,) mm behind it."""
+        _, fast, slow = self._frames(panel, 1)
+        return recorded_shift(ray, fast, slow, path)
 
     def normals(self, fast: Tensor, slow: Tensor, panel: Tensor | None = None) -> Tensor:
         """Unit vectors (3, ...), away from the sample, in which the panel faces at coordinates (...) in pixels; one

@@ -11,6 +11,7 @@ from refine.model.detector import Detector
 from refine.model.experiment import Experiment
 from refine.model.forward import blur, photons_per_electron
 from refine.physics.gaussian_spots import GaussianSpots, gaussian_spots, reflected
+from refine.physics.parallax import path_deviation
 from refine.physics.rotation import axis_rotation
 
 ROUGH = 2.0  # times the reach that a lattice point must be within before its own spread is looked at
@@ -40,14 +41,40 @@ def standing_real_space(crystal: Crystal, experiment: Experiment) -> Tensor:
     return crystal.real_space @ axis_rotation(scan.axis, torch.deg2rad(scan.phi0)).T
 
 
-def spots_of(crystal: Crystal, experiment: Experiment, indices: Tensor) -> GaussianSpots:
-    """The reflections (R, 3) of a still, their heights in photons per unit of |F|^2 in a pixel of 1 sr."""
+def spots_of(
+    crystal: Crystal, experiment: Experiment, indices: Tensor, recorded: Tensor | None = None
+) -> GaussianSpots:
+    """The reflections (R, 3) of a still, their heights in photons per unit of |F|^2 in a pixel of 1 sr; as the detector
+    records them where their `recording` is given."""
     if isinstance(crystal.mosaic, Mosaic):
         raise ValueError("reflections are followed one by one for a Gaussian mosaic only")
     shape = (standing_real_space(crystal, experiment), crystal.cells, blur(crystal.mosaic, experiment))
-    found = gaussian_spots(indices, *shape)
+    found = gaussian_spots(indices, *shape, recorded)
     fall = -crystal.b_factor / 2 * (found.centres**2).sum(1)
     return found._replace(log_heights=found.log_heights + torch.log(photons_per_electron(experiment)) + fall)
+
+
+def recording(experiment: Experiment, spots: Predicted) -> Tensor:
+    """What the detector spreads reflections by, as causes (R, k, 3), standard deviations in 1/Å: photons count where
+    their pixel's centre is, wherever in the pixel they fell and, with a sensor, however deep they went.
+
+    A Gaussian of a pixel's variance, 1/12 of its edge squared, stands for the pixel itself: the model's photons are
+    taken at its centre. All of it lies in the Ewald sphere and moves no spot.
+    """
+    detector, panel = experiment.detector, None if experiment.detector.panels is None else spots.panel
+
+    def rays(fast: Tensor, slow: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(detector.points(fast, slow, panel), dim=0)
+
+    across = rays(spots.fast + 0.5, spots.slow) - rays(spots.fast - 0.5, spots.slow)
+    along = rays(spots.fast, spots.slow + 0.5) - rays(spots.fast, spots.slow - 0.5)
+    causes = [across / 12**0.5, along / 12**0.5]
+    if detector.sensor is not None:
+        ray, normals = rays(spots.fast, spots.slow), detector.normals(spots.fast, spots.slow, panel)
+        spread = path_deviation((ray * normals).sum(0), *detector.sensor.in_mm)
+        shift = [part / detector.pixel_size for part in detector.shift(ray, spread, panel)]
+        causes.append(across * shift[0] + along * shift[1])
+    return torch.stack(causes, 1).permute(2, 1, 0) / experiment.beam.wavelength
 
 
 def predict(crystal: Crystal, experiment: Experiment, indices: Tensor) -> Predicted:

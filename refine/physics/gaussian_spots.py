@@ -33,15 +33,18 @@ class GaussianSpots(NamedTuple):
         return torch.cat([self.centres, six, self.log_heights[:, None]], 1)
 
 
-def gaussian_spots(indices: Tensor, real_space: Tensor, cells: Tensor, blur: Blur) -> GaussianSpots:
+def gaussian_spots(
+    indices: Tensor, real_space: Tensor, cells: Tensor, blur: Blur, recorded: Tensor | None = None
+) -> GaussianSpots:
     """The reflections of indices (R, 3) of gauss-shaped crystals of N = `cells` (3,), rows a, b, c of `real_space`
-    (3, 3) in Å."""
+    (3, 3) in Å. recorded: further causes of spread (R, k, 3), standard deviations in 1/Å."""
     reciprocal = reciprocal_vectors(real_space)
     centres = indices @ reciprocal.T
     sharp = (reciprocal * (GAUSS_WIDTH / 4 / cells**2)) @ reciprocal.T
     turned = torch.linalg.cross(blur.rotations.T[None], centres[:, None], dim=2)
     coloured = (centres * blur.bandwidth)[:, None]
-    causes = torch.cat([turned, coloured, blur.divergence.expand(len(centres), -1, 3)], 1)  # (R, k, 3)
+    every = [turned, coloured, blur.divergence.expand(len(centres), -1, 3)]  # (R, k, 3)
+    causes = torch.cat(every if recorded is None else [*every, recorded], 1)
     covariances = sharp + causes.mT @ causes
     heights = 2 * torch.log(cells).sum() + (torch.logdet(sharp) - torch.logdet(covariances)) / 2
     return GaussianSpots(centres, covariances, heights)

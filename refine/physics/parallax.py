@@ -25,6 +25,15 @@ def mean_path(obliquity: Tensor, thickness: Tensor, attenuation: Tensor) -> Tens
     return 1 / attenuation - (through + 1 / attenuation) * torch.exp(-attenuation * through)
 
 
+def path_deviation(obliquity: Tensor, thickness: Tensor, attenuation: Tensor) -> Tensor:
+    """Standard deviation (...) in mm of the paths in the sensor of the rays that are absorbed there; arguments as for
+    `mean_path`. An exponential distribution cut off at t / c has (1 - x^2 e^-x / (1 - e^-x)^2) / mu^2, x = mu t / c.
+    """
+    depths = attenuation * thickness / obliquity
+    lost = depths**2 * torch.exp(-depths) / torch.expm1(-depths) ** 2
+    return torch.sqrt((1 - lost).clamp_min(0.0)) / attenuation
+
+
 def recorded_shift(ray: Tensor, fast: Tensor, slow: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
     """Shifts (...) in mm along fast and slow, (3, ...), of rays, unit vectors (3, ...), that end `path` (...) mm
     behind the point where they enter."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from refine.model.observation import Observation
 from refine.model.pixels import Pixels
-from refine.model.prediction import Predicted
+from refine.model.prediction import Predicted, recording
 from refine.parameters.parameter import Model
 
 
@@ -18,7 +18,7 @@ class Shoeboxes:
     spots: the reflections and where they were predicted. pixels: all R P of them, those beyond the panel's edge moved
     onto it. use (R, P): trusted, on the panel, and nearer to this box's spot than to any other's, so that every pixel
     of the image is in one box at most. observed (R, P) photons; readout (R, P) variance, photons^2. across (2, P):
-    places in the box along fast and slow, from -1 to 1.
+    places in the box along fast and slow, from -1 to 1. recorded (R, k, 3): the spots' `recording`.
     """
 
     spots: Predicted
@@ -27,6 +27,7 @@ class Shoeboxes:
     observed: Tensor
     readout: Tensor
     across: Tensor
+    recorded: Tensor
 
     @classmethod
     def place(
@@ -59,6 +60,7 @@ class Shoeboxes:
             observation.photons[pixels.place].reshape(shape),
             readout.expand(like.new_zeros(len(pixels)).shape).reshape(shape),
             across,
+            recording(model.experiment, spots),
         )
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class Shoeboxes:
         kept = torch.arange(len(self), device=which.device)[which]
         pixels = torch.arange(len(self.pixels), device=which.device).reshape(self.use.shape)[kept].flatten()
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        rows = {name: parts[name][kept] for name in ("use", "observed", "readout")}
+        rows = {name: parts[name][kept] for name in ("use", "observed", "readout", "recorded")}
         return Shoeboxes(self.spots.chosen(kept), self.pixels[pixels], across=self.across, **rows)
 
 

@@ -99,7 +99,7 @@ class ShoeboxProblem:
 
     def fitted(self, model: Model) -> Boxed:
         """All of the boxes at a model."""
-        found = profiles(spots_of(*model, self.boxes.spots.indices), self._scattering(model))
+        found = profiles(spots_of(*model, self.boxes.spots.indices, self.boxes.recorded), self._scattering(model))
         photons = found.values * self._start_paths.factors
         return Boxed(found, fit_boxes(photons, self._data, self.noise, self.amplitudes, self.passes))
 
@@ -163,7 +163,7 @@ class ShoeboxProblem:
             with torch.enable_grad():
                 at = z.detach().requires_grad_()
                 model = self.space.to_model(at)
-                packed = spots_of(*model, tile.boxes.spots.indices).packed()
+                packed = spots_of(*model, tile.boxes.spots.indices, tile.boxes.recorded).packed()
                 by_z = columns(packed, at)
                 moved = columns(tile._scattering_of(model), at) if self._moves_detector else None
             with torch.no_grad():

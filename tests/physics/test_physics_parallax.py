@@ -6,7 +6,7 @@ from builders import f64, largest, numbers
 from hypothesis import given
 from scipy.integrate import quad
 
-from refine.physics.parallax import absorbed_at, mean_path
+from refine.physics.parallax import absorbed_at, mean_path, path_deviation
 
 
 @given(numbers(0.2, 1.0), numbers(0.05, 1.0), numbers(0.5, 20.0))
@@ -26,3 +26,14 @@ def test_photons_are_absorbed_on_the_ray_that_enters_there(across, up, distance)
     path = torch.linalg.vector_norm(found - entered, dim=0)
     assert largest(path - mean_path(-ray[2], thickness, attenuation)) < 1e-8  # mm
     assert largest((found - surface)[:2]) == 0
+
+
+@given(numbers(0.2, 1.0), numbers(0.05, 1.0), numbers(0.5, 20.0))
+def test_path_deviation_is_that_of_the_rays_absorbed(obliquity, thickness, attenuation):
+    def moment(order: int) -> float:
+        return quad(lambda path: path**order * np.exp(-attenuation * path), 0, thickness / obliquity)[0]
+
+    mean = moment(1) / moment(0)
+    wanted = np.sqrt(moment(2) / moment(0) - mean**2)
+    found = path_deviation(f64([obliquity])[0], f64([thickness])[0], f64([attenuation])[0])
+    assert abs(float(found) - wanted) < 1e-6 * wanted + 1e-9

@@ -276,7 +276,7 @@ def fisher(asked: ShoeboxProblem, z: Tensor) -> Tensor:
     def expected(z: Tensor, linear: Tensor) -> Tensor:
         moved = asked.space.to_model(z)
         q = paths(moved.experiment, boxes.pixels).scattering[:, 0].unflatten(1, boxes.use.shape)
-        shape = profiles(spots_of(*moved, boxes.spots.indices), q).values * factors
+        shape = profiles(spots_of(*moved, boxes.spots.indices, boxes.recorded), q).values * factors
         return linear[:, :-1] @ asked.terms + linear[:, -1:] * shape
 
     assert relative(expected(z, fit.linear), fit.expected) < 1e-12
