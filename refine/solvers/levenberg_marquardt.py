@@ -68,8 +68,8 @@ class LevenbergMarquardt:
 
 def damped_shift(quadratic: Quadratic, damping: float, secant: Tensor | None = None) -> Tensor:
     """The shift (n,) that minimises the damped quadratic model, with a secant term where that leaves it convex."""
-    diagonal = torch.diagonal(quadratic.curvature).clamp_min(torch.finfo(torch.float64).tiny)
-    scale = torch.sqrt(diagonal)
+    diagonal = torch.diagonal(quadratic.curvature)
+    scale = torch.sqrt(torch.where(diagonal > 0, diagonal, 1.0))
     damped = damping * torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
     matrix = quadratic.curvature / (scale[:, None] * scale) + damped
     if secant is not None and bool(secant.any()):

@@ -87,6 +87,17 @@ def test_damped_shift_is_the_solution_of_its_equations() -> None:
     assert predicted_decrease(model, shift) > 0
 
 
+def test_what_the_data_do_not_touch_stays() -> None:
+    problem, _ = linear_problem()
+    seen = problem.quadratic(f64(1.0, -5.0, 0.2, 3.0))
+    places = torch.tensor([0, 2, 3, 5])
+    curvature = torch.zeros(6, 6, dtype=torch.float64)
+    curvature[places[:, None], places] = seen.curvature
+    shift = damped_shift(Quad(seen.value, torch.zeros(6).double().index_add(0, places, seen.gradient), curvature), 1e-3)
+    assert largest(shift[[1, 4]]) < 1e-6
+    assert largest((shift[places] - damped_shift(seen, 1e-3)) / shift[places]) < 1e-9
+
+
 def test_units_of_z_do_not_matter() -> None:
     units = f64(1e4, 1e-3, 7.0)
     plain = solve(LeastSquares(decay), LevenbergMarquardt(), f64(1.0, 0.4, 0.0))

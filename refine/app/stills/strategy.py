@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from refine.app.stills.approach import PLACES, Start, approached, as_given
 from refine.app.stills.inputs import Failed, Ready
 from refine.errors import InputError
 from refine.parameters.space import ParameterSpace
 from refine.problem.coarse import carried
 from refine.problem.joint import JointProblem, JointSpace
-from refine.problem.placement import Still, displacement, held_out, place_far, place_near
+from refine.problem.placement import Still, displacement, held_out, place_near
 from refine.problem.restraints import Restraint
 from refine.problem.shoebox import Shoeboxes
 from refine.problem.shoebox_problem import ShoeboxProblem
@@ -23,7 +24,6 @@ from refine.solvers.solution import Record, Solution, Status
 
 ROUNDS = 6  # of placing boxes and refining, at most
 SETTLED = 0.3  # pixels by which one in twenty spots may still move, for the boxes to stay where they are
-FIRST = ("cell", "orientation")  # refined alone at first: widths mean nothing while spots are missed
 ON_THE_WAY = Stop(max_iterations=12, shift=2.0, decrease=30.0)  # nearer than boxes need to be placed
 FEWEST = 3  # reflections a refined value, without which an image says too little
 BRIGHTNESS = ("scale", "b_factor")  # found when the spots are where they belong
@@ -89,9 +89,11 @@ def refine_stills(
     there is anything to give."""
     placed: list[Placed] = []
     lost = list(failed)
-    for one, space in zip(ready, spaces, strict=True):
+    given = zip(ready, spaces, strict=True)
+    starts = [as_given(*pair) for pair in given] if once else approached(ready, spaces, restraints)
+    for one, space, begun in zip(ready, spaces, starts, strict=True):
         try:
-            placed.append(_placed(one, space, restraints, once, say, keep))
+            placed.append(_placed(one, space, begun, restraints, once, say, keep))
         except InputError as error:
             lost.append(Failed(one.path, str(error)))
             say(f"left out: {error}")
@@ -140,11 +142,17 @@ def _together(
 
 
 def _placed(
-    ready: Ready, space: ParameterSpace, restraints: tuple[Restraint, ...], once: bool, say: Say, keep: Keep
+    ready: Ready,
+    space: ParameterSpace,
+    start: Start,
+    restraints: tuple[Restraint, ...],
+    once: bool,
+    say: Say,
+    keep: Keep,
 ) -> Placed:
     """Rounds of placing and refining. Raises InputError where too few spots stand out."""
-    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in FIRST))
-    z, boxes = space.zero(), _enough(ready, place_far(ready.still, space.start), space if once else first)
+    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in PLACES))
+    z, boxes = start.z, _enough(ready, start.boxes, space if once else first)
     if once:
         return Placed(ready, space, boxes, z, 1)
     shapes = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name not in BRIGHTNESS))
