@@ -113,13 +113,14 @@ def of_image(config: Config, image: Image) -> Config:
     return config.model_copy(update={"images": (image,), "crystal": crystal, "beam": beam})
 
 
-def build_model(config: Config) -> Setup:
-    """Crystal and experiment of a configuration, of its first image where it has some. Raises InputError where a file
-    it names is wrong."""
+def build_model(config: Config, known: Setup | None = None) -> Setup:
+    """Crystal and experiment of a configuration, of its first image where it has some; `known` has the same structure
+    factors, which are then not read again. Raises InputError where a file it names is wrong."""
     config = of_image(config, config.images[0]) if config.images else config
     like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
     crystal = _crystal(config, like)
-    factors, note = _structure_factors(config, like)
+    read = (known.experiment.structure_factors, known.notes[0]) if known else None
+    factors, note = read or _structure_factors(config, like)
     source = _source(config)
     detector = build_detector(config, crystal, source)
     experiment = Experiment(

@@ -48,18 +48,27 @@ class Checkpoint:
             _require_same(kept, self._config)
         self._known = {path.name for path in self.folder.glob("*.npz")} if self._resumed else set()
         self._trusted = False
+        self._waiting: dict[Path, list[np.ndarray]] | None = {}
 
     def __len__(self) -> int:
         """How many evaluations there are from before."""
         return len(self._known)
 
+    def told(self) -> str:
+        """What to say of them; nothing where there are none."""
+        return f"going on where {self.folder.parent} was stopped: {len(self)} evaluations are kept" if len(self) else ""
+
     def begin(self) -> None:
-        """Take the folder over, what another run left there removed. Raises InputError where that cannot be."""
+        """Take the folder over, what another run left there removed, and write what was evaluated so far. Raises
+        InputError where that cannot be."""
         if not self._resumed:
             shutil.rmtree(self.folder, ignore_errors=True)
         make_directory(self.folder)
         remove_leftovers(self.folder)
         write_text(self.folder / "config.yaml", self._config)
+        waiting, self._waiting = self._waiting or {}, None
+        for path, arrays in waiting.items():
+            _write(path, arrays)
 
     def recall(self, key: str, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The value of an evaluation, from before or computed now and kept."""
@@ -67,13 +76,23 @@ class Checkpoint:
         kept = _read(path) if path.name in self._known else None
         if kept is None:
             found = compute()
-            arrays = [part.cpu().numpy() for part in found]
-            write_atomically(path, lambda stream: np.savez(stream, *arrays))
+            self._put(path, [part.cpu().numpy() for part in found])
             return found
         if not self._trusted:
             _require_unchanged(self.folder, kept, compute())
             self._trusted = True
         return kept
+
+    def _put(self, path: Path, arrays: list[np.ndarray]) -> None:
+        """On disk once the run has begun."""
+        if self._waiting is None:
+            _write(path, arrays)
+        else:
+            self._waiting[path] = arrays
+
+
+def _write(path: Path, arrays: list[np.ndarray]) -> None:
+    write_atomically(path, lambda stream: np.savez(stream, *arrays))
 
 
 def _read(path: Path) -> tuple[Tensor, ...] | None:

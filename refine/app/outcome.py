@@ -13,6 +13,7 @@ from refine.problem.problem import Counts, ImageProblem
 from refine.problem.quadratic import covariance
 from refine.solvers.solution import Solution
 
+TIED = 1 - 1e-9  # a correlation above it is none of the data's
 FIXED = 1e-10  # a value that moves less, for a unit of z, does not move: symmetry fixes it
 
 
@@ -67,6 +68,12 @@ def correlation(covariance: Tensor) -> Tensor:
     esd = torch.sqrt(torch.diagonal(covariance).clamp_min(0.0))
     safe = torch.where(esd > 0, esd, 1.0)
     return covariance / (safe[:, None] * safe)
+
+
+def moving(correlation: Tensor) -> list[int]:
+    """Which of m values move by themselves: not those that symmetry fixes, nor those tied to an earlier one."""
+    whole = correlation.abs() > TIED
+    return [k for k in range(len(whole)) if whole[k, k] and not bool(whole[k, :k].any())]
 
 
 def conclude(problem: ImageProblem, solution: Solution, misset_deg: Tensor, image: Tensor | None = None) -> Outcome:

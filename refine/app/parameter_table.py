@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
-from refine.app.outcome import Outcome
+from refine.app.outcome import TIED, Outcome
 from refine.io.results import write_csv
 from refine.parameters.space import ParameterSpace
 
 HEADER = ("name", "unit", "state", "start", "value", "esd", "lower", "upper")
-TIED = 1 - 1e-9  # a correlation above it is none of the data's
 
 
 def write_parameters(path: Path, space: ParameterSpace, outcome: Outcome) -> None:

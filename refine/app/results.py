@@ -15,7 +15,7 @@ from torch import Tensor
 from refine import __version__
 from refine.app.config import Config
 from refine.app.load import dump_config
-from refine.app.outcome import Estimate, Outcome
+from refine.app.outcome import Estimate, Outcome, moving
 from refine.app.parameter_table import write_parameters
 from refine.app.refined_expt import refined_experiments
 from refine.io.atomic import write_atomically, write_text
@@ -154,8 +154,10 @@ def _write_observed(path: Path, problem: ImageProblem) -> None:
 
 
 def write_correlations(path: Path, names: Sequence[str], correlation: Tensor) -> None:
-    """The correlation matrix (m, m) with the names of its rows and columns."""
-    write_csv(path, ["", *names], [[name, *row] for name, row in zip(names, correlation.tolist(), strict=True)])
+    """The correlation matrix (m, m) of what moves by itself, with the names of its rows and columns."""
+    kept = moving(correlation)
+    rows = zip([names[k] for k in kept], correlation[kept][:, kept].tolist(), strict=True)
+    write_csv(path, ["", *(names[k] for k in kept)], [[name, *row] for name, row in rows])
 
 
 def write_matrix(path: Path, config: Config, model: Model) -> None:

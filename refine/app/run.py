@@ -141,8 +141,8 @@ def _refine(
         require_refinable(problem)
         _claim(target, progress)
         checkpoint.begin()
-        if len(checkpoint):
-            progress.say(f"going on where {target} was stopped: {len(checkpoint)} evaluations are kept")
+        if told := checkpoint.told():
+            progress.say(told)
         kept = RememberedProblem.keeping(problem, checkpoint)
         stop = Stop(max_iterations=settings.optimizer.max_iterations)
         say, passing = checked(progress.say), checked(progress.passing)

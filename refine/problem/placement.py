@@ -68,6 +68,11 @@ class Still:
         return ShoeboxProblem(space, boxes, self.noise, known, self.background, restraints)
 
 
+def no_boxes(still: Still, model: Model) -> Shoeboxes:
+    """Of no reflection."""
+    return _again(still, model, predict(*model, model.crystal.cell.new_zeros(0, 3)))
+
+
 def place_far(still: Still, model: Model) -> Shoeboxes:
     """Boxes round what stands out near its predicted place: for a start a few pixels off. What is summed is within
     `CORE` of the box, whatever the model's spot looks like."""

@@ -15,7 +15,7 @@ from cli import START, TRUTH, configuration, observed, result
 import refine
 from refine.app import run as run_module
 from refine.app.main import main
-from refine.app.results import with_esd
+from refine.app.results import with_esd, write_correlations
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +362,11 @@ def test_output_that_nobody_reads_does_not_stop_a_run(finished):
     command = f"{sys.executable} -m refine run {finished / 'config.yaml'} -o {finished / 'piped'} | head -1"
     subprocess.run(["bash", "-c", command], check=True, capture_output=True)
     assert result(finished / "piped")["status"] == "converged"
+
+
+def test_correlations_are_of_what_moves_by_itself(tmp_path):
+    whole = torch.tensor([[1.0, 1.0, 0.3, 0.0], [1.0, 1.0, 0.3, 0.0], [0.3, 0.3, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    write_correlations(tmp_path / "c.csv", ("a", "b", "c", "alpha"), whole.double())
+    rows = list(csv.reader((tmp_path / "c.csv").read_text().splitlines()))
+    assert [row[0] for row in rows] == ["", "a", "c"]
+    assert np.array([row[1:] for row in rows[1:]], float) == pytest.approx(np.array([[1, 0.3], [0.3, 1]]))

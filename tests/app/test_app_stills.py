@@ -1,6 +1,7 @@
 """`refine run` on stills by shoeboxes: simulated images, the answer against the truth."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 import yaml
 from cli import result
 
+from refine.app import build
 from refine.app.build import build_model
+from refine.app.config import Image
 from refine.app.load import load_config
 from refine.app.main import main
+from refine.app.report.stills_source import read_stills
+from refine.app.stills import inputs, run, strategy
 from refine.io.experiments import read_experiment
 from refine.model.prediction import predict
 
@@ -166,6 +171,106 @@ def test_two_runs_are_the_same_and_so_is_a_resumed_one(alone: Path, folder: Path
     assert without_time(folder / "again") == without_time(alone)
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int) -> None:
+    """Ctrl-C, once, at the call after so many."""
+    plain, calls = getattr(owner, name), []
+
+    def watched(*given: Any) -> Any:
+        calls.append(given)
+        if len(calls) == after + 1:
+            signal.raise_signal(signal.SIGINT)
+        return plain(*given)
+
+    monkeypatch.setattr(owner, name, watched)
+
+
+def test_stopped_before_its_answer_it_says_so_and_goes_on(alone: Path, folder: Path, monkeypatch: Any) -> None:
+    again = [str(folder / "alone.yaml"), f"output.directory={folder / 'stopped'}", "output.report=true"]
+    interrupted(monkeypatch, strategy, "place_near", after=1)
+    assert main(["run", *again]) == 130
+    monkeypatch.undo()
+    found = result(folder / "stopped")
+    assert found["status"] == "interrupted"
+    assert found["loss"]["initial"] is found["loss"]["final"] is None
+    assert found["cell"]["value"] == pytest.approx(found["cell"]["start"])
+    assert found["cell"]["esd"] == [None] * 6
+    assert (folder / "stopped" / "trace.csv").read_text().startswith("iteration,loss")
+    assert (folder / "stopped" / "report.html").stat().st_size > 1000
+    kept = len(list((folder / "stopped" / "checkpoint.d").glob("*.npz")))
+    assert kept > 2
+    assert main(["run", *again, "--resume"]) == 0
+    assert without_time(folder / "stopped") == without_time(alone)
+    assert len(list((folder / "stopped" / "checkpoint.d").glob("*.npz"))) > kept
+
+
+def test_the_trace_grows_with_every_iteration(alone: Path, folder: Path, monkeypatch: Any) -> None:
+    again = [
+        str(folder / "alone.yaml"),
+        f"output.directory={folder / 'grows'}",
+        "refinement.optimizer.max_iterations=4",
+    ]
+    lengths, plain = [], run.write_trace
+
+    def written_trace(directory: Path, *given: Any) -> None:
+        plain(directory, *given)
+        lengths.append(len((directory / "trace.csv").read_text().splitlines()) - 1)
+
+    monkeypatch.setattr(run, "write_trace", written_trace)
+    assert main(["run", *again]) in (0, 1)
+    assert lengths == list(range(len(lengths)))
+    assert len(lengths) == result(folder / "grows")["optimizer"]["iterations"] + 2
+
+
+def test_frames_of_one_file_have_files_of_their_own(folder: Path) -> None:
+    with h5py.File(folder / "two.h5", "w") as file:
+        file["image"] = np.stack([np.load(folder / f"{name}.npz")["image"] for name in MISSETS])
+    path = written(folder / "frames.yaml", "ab", True, output={"report": True, "directory": "frames"})
+    content = yaml.safe_load(path.read_text())
+    for number, image in enumerate(content["images"], 1):
+        image |= {"file": "two.h5", "frame": number}
+    content["refinement"] |= {"strategy": "single", "optimizer": {"max_iterations": 1}}
+    path.write_text(yaml.safe_dump(content))
+    assert main(["run", str(path)]) in (0, 1)
+    found = result(folder / "frames")
+    assert [(image["name"], image["frame"]) for image in found["images"]] == [("two_1", 1), ("two_2", 2)]
+    for name in ("shoeboxes_two_1.h5", "shoeboxes_two_2.h5", "refined_two_1.expt", "A_two_2.mat"):
+        assert (folder / "frames" / name).exists()
+    assert {row["image"] for row in rows(folder / "frames")} == {"two_1", "two_2"}
+    shown = read_stills(folder / "frames", found)
+    assert [still.name for still in shown] == ["two_1", "two_2"]
+    assert all(still.boxes is not None and len(still.offset) > 30 for still in shown)
+
+
+def test_names_are_of_one_image_each() -> None:
+    def names(*files: tuple[str, int | None]) -> list[tuple[str, str]]:
+        return inputs._names([Image(file=Path(file), frame=frame) for file, frame in files])
+
+    assert names(("x/a.cbf", None), ("x/b.cbf.gz", None)) == [("a", "a.cbf"), ("b", "b.cbf.gz")]
+    assert names(("x/a.cbf", None), ("y/a.cbf", None)) == [("1_a", "1_a"), ("2_a", "2_a")]
+    assert names(("a.h5", 1), ("a.h5", 20), ("b.h5", 3)) == [("a_1", "a_1"), ("a_20", "a_20"), ("b", "b.h5")]
+    assert names(("a.cbf", None), ("a.img", None)) == [("1_a", "a.cbf"), ("2_a", "a.img")]
+
+
+def test_structure_factors_of_several_images_are_read_once(folder: Path, monkeypatch: Any) -> None:
+    calls, plain = [], build._structure_factors
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return plain(*given)
+
+    monkeypatch.setattr(build, "_structure_factors", counted)
+    path = written(folder / "once.yaml", "ab", True)
+    content = yaml.safe_load(path.read_text())
+    matrices = [{"a_matrix": [edge, 0, 0, 0, 0.0125, 0, 0, 0, 0.011]} for edge in (0.014, 0.0141)]
+    for image, matrix in zip(content["images"], matrices, strict=True):
+        image["orientation"] = content["crystal"]["orientation"] = matrix
+    content["crystal"]["cell"] = None
+    path.write_text(yaml.safe_dump(content))
+    ready, failed = inputs.make_ready(load_config(path))
+    assert (len(ready), len(failed), len(calls)) == (2, 0, 1)
+    assert torch.equal(ready[0].setup.crystal.cell, ready[1].setup.crystal.cell)
+
+
 @pytest.fixture(scope="module")
 def both(folder: Path) -> Path:
     """The results of two images and one that is not there."""
@@ -199,6 +304,7 @@ def test_an_image_that_is_missing_is_left_out(both: Path) -> None:
 
 def refused(path: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> str:
     assert main(["run", str(path), *settings, f"output.directory={path.parent / 'refused'}"]) == 2
+    assert not (path.parent / "refused").exists()
     return capsys.readouterr().err
 
 

@@ -92,6 +92,7 @@ def test_what_is_missing_is_said_and_marked(place, capsys):
         or "#- file: still.cbf" in text
     )
     assert "unknown: true" in text
+    assert "background:" not in text  # a shoebox has one of its own
     (place / "refine.yaml").write_text(text.replace("#- file: still.cbf", "- file: image.npz"))
     assert load_config(place / "refine.yaml").shoebox is not None
 

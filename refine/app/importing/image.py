@@ -63,11 +63,11 @@ def _described(
     )
     background = np.mean(counts[counts <= np.percentile(counts, BACKGROUND)])
     level = max(round(float(background - offset) / gain, 3), LEAST_BACKGROUND)
-    settings = [
-        Setting("background.model", "constant", ""),
-        Setting("background.value", level, f"photons/pixel; mean of the darkest {BACKGROUND} % of {name}"),
-    ]
-    gaps = []
+    settings, gaps = [], []
+    if not draft.says("structure_factors.unknown"):  # a shoebox has a background of its own
+        settings.append(Setting("background.model", "constant", ""))
+        said = f"photons/pixel; mean of the darkest {BACKGROUND} % of {name}"
+        settings.append(Setting("background.value", level, said))
     if experiment is None and raw.values.ndim == 2:
         settings.append(Setting("detector.size", list(raw.values.shape), f"{name}: slow, fast pixels"))
     if counts.min() < offset:

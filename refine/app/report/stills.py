@@ -50,7 +50,7 @@ def own_values(rows: Sequence[ParameterRow]) -> Iterator[tuple[list[ParameterRow
 
 def still_sections(stills: Sequence[Still], layout: Canvas | None) -> list[dict[str, Any]]:
     """What is shown of the first images."""
-    return [_section(still, layout) for still in stills[:SHOWN] if still.reflections]
+    return [_section(still, layout) for still in stills[:SHOWN] if len(still.reflections.get("h", ()))]
 
 
 def left_out(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -57,11 +57,13 @@ def read_stills(directory: Path, result: dict[str, Any]) -> tuple[Still, ...]:
         return ()
     table = directory / "reflections.csv"
     head, *rows = rows_of(table) or [[]]
-    names = [Path(str(record.get("file"))).name for record in records]
+    files = [Path(str(record.get("file"))).name for record in records]
+    stems = [str(record.get("name", file.partition(".")[0])) for record, file in zip(records, files, strict=True)]
+    names = [file if files.count(file) == 1 else stem for file, stem in zip(files, stems, strict=True)]
     found = []
-    for name, record in zip(names, records, strict=True):
+    for name, stem, record in zip(names, stems, records, strict=True):
         mine = columns(table, [head, *(row for row in rows if row[:1] == [name])])
-        suffix = f"_{name.partition('.')[0]}" if len(names) > 1 else ""
+        suffix = f"_{stem}" if len(names) > 1 else ""
         found.append(Still(name, record, mine, _boxes(directory / f"shoeboxes{suffix}.h5", mine)))
     return tuple(found)
 

@@ -1,7 +1,8 @@
 """The images of a run, each made ready by itself."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gemmi
@@ -26,19 +27,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ready:
-    """An image, the configuration of a run of it alone, its start, the pixels, and observed spots where there are
-    some."""
+    """An image: its name, which no other has, in the names of files and of values, and as it is shown; the
+    configuration of a run of it alone, its start, the pixels, and observed spots where there are some."""
 
     path: Path
+    name: str
+    shown: str
     config: Config
     setup: Setup
     still: Still
     spots: Spots | None
-
-    @property
-    def name(self) -> str:
-        """The file's, without what stands behind its first dot."""
-        return self.path.name.partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,11 @@ def make_ready(config: Config) -> tuple[list[Ready], list[Failed]]:
     settings = [of_image(config, image) for image in images]
     ready: list[Ready] = []
     failed: list[Failed] = []
-    for image, alone in zip(images, settings, strict=True):
+    known: Setup | None = None
+    for image, alone, named in zip(images, settings, _names(images), strict=True):
         try:
-            ready.append(_ready(image, alone))
+            known = build_model(alone, known)
+            ready.append(_ready(image, named, alone, known))
         except InputError as error:
             if len(images) == 1:
                 raise
@@ -83,13 +83,25 @@ def make_ready(config: Config) -> tuple[list[Ready], list[Failed]]:
     return _with_one_cell(ready), failed
 
 
-def _ready(image: Image, config: Config) -> Ready:
-    setup = build_model(config)
+def _names(images: Sequence[Image]) -> list[tuple[str, str]]:
+    """Of every image a name that no other has, and what it is shown as: its file's, where that says which it is."""
+    files = [image.file.name for image in images]
+    stems = [name.partition(".")[0] for name in files]
+    told = [
+        f"{stem}_{image.frame}" if image.frame and stems.count(stem) > 1 else stem
+        for stem, image in zip(stems, images, strict=True)
+    ]
+    if len(set(told)) < len(told):
+        told = [f"{number}_{stem}" for number, stem in enumerate(stems, 1)]
+    return [(name, file if files.count(file) == 1 else name) for name, file in zip(told, files, strict=True)]
+
+
+def _ready(image: Image, names: tuple[str, str], config: Config, setup: Setup) -> Ready:
     orientation, spots = config.crystal.orientation, None
     if image.spots is not None:
         named = None if orientation.expt is None else read_experiment(orientation.expt, orientation.index)
         spots = read_spots(image.spots, None if named is None else named.identifier)
-    return Ready(image.file, config, setup, _still(config, setup), spots)
+    return Ready(image.file, *names, config, setup, _still(config, setup), spots)
 
 
 def _still(config: Config, setup: Setup) -> Still:
@@ -143,5 +155,5 @@ def _with_one_cell(ready: list[Ready]) -> list[Ready]:
     for one in ready:
         crystal = one.config.crystal.model_copy(update={"cell": mean})
         config = one.config.model_copy(update={"crystal": crystal})
-        found.append(Ready(one.path, config, build_model(config), one.still, one.spots))
+        found.append(replace(one, config=config, setup=build_model(config, one.setup)))
     return found

@@ -13,6 +13,7 @@ from refine.app.stills.inputs import Ready
 from refine.app.stills.strategy import LOCAL, Placed, Refined
 from refine.io.reflection_tables import Spots
 from refine.model.prediction import predict
+from refine.problem.joint import JointSpace
 from refine.problem.quadratic import covariance
 from refine.problem.separable import BoxFit
 from refine.problem.shoebox import Shoeboxes
@@ -84,7 +85,8 @@ def conclude(found: Refined) -> Conclusion:
         mine, own = spread[place[:, None], place], _total(parts[-1:], placed.space.size)
         told = describe(placed.space, z, mine, undetermined[place], placed.ready.setup.misset_deg, own)
         images.append(Image(placed.ready, told, reflections))
-    names, values, rates = joint_names(found), joint_values(found, found.solution.z), _rates(found)
+    names, rates = joint_names(found.images), _rates(found)
+    values = joint_values(found.images, found.space, found.solution.z)
     fit = _total(parts, found.space.size)
     return Conclusion(tuple(images), names, values, rates @ spread @ rates.T, fit, _factor(found, spread))
 
@@ -115,26 +117,26 @@ def _factor(found: Refined, spread: Tensor) -> float:
     return float(torch.exp(torch.log(ratios).mean() / 2)) if len(ratios) else 1.0
 
 
-def joint_names(found: Refined) -> tuple[str, ...]:
+def joint_names(images: Sequence[Placed]) -> tuple[str, ...]:
     """The labels (m,) of everything that is refined; an image's own with its name where there are several."""
     return tuple(
-        name + (own_suffix(placed.ready, found) if p.name in LOCAL else "")
-        for number, placed in enumerate(found.images)
+        name + (own_suffix(placed.ready, images) if p.name in LOCAL else "")
+        for number, placed in enumerate(images)
         for p in placed.space.parameters
         for name in p.labels
         if number == 0 or p.name in LOCAL
     )
 
 
-def joint_values(found: Refined, z: Tensor) -> Tensor:
+def joint_values(images: Sequence[Placed], space: JointSpace, z: Tensor) -> Tensor:
     """The physical values (m,) at z, in the order of `joint_names`."""
-    parts = zip(found.images, found.space.places, strict=True)
+    parts = zip(images, space.places, strict=True)
     return torch.cat([one.space.physical(z[place])[_told(one, k == 0)] for k, (one, place) in enumerate(parts)])
 
 
-def own_suffix(ready: Ready, found: Refined) -> str:
+def own_suffix(ready: Ready, images: Sequence[Placed]) -> str:
     """What tells an image's values from those of others."""
-    return f"[{ready.name}]" if len(found.images) > 1 else ""
+    return f"[{ready.name}]" if len(images) > 1 else ""
 
 
 def _rates(found: Refined) -> Tensor:
@@ -166,7 +168,7 @@ def _sums(placed: Placed, found: Reflections) -> tuple[float, float, float, int,
 def _total(parts: Sequence[tuple[float, float, float, int, int]], refined: int) -> Fit:
     deviance, mean, variance, pixels, linear = (sum(column) for column in zip(*parts, strict=True))
     freedom = max(1, pixels - linear - refined)
-    return Fit(deviance / freedom, mean / pixels, variance**0.5 / freedom, pixels)
+    return Fit(deviance / freedom, mean / max(1, pixels), variance**0.5 / freedom, pixels)
 
 
 def _reflections(placed: Placed, z: Tensor) -> Reflections:

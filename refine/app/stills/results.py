@@ -1,5 +1,6 @@
 """The results directory of a run of stills."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,8 +60,8 @@ def result_record(run: Run, found: Refined, conclusion: Conclusion) -> dict[str,
         "left_out": [_failure(failure) for failure in found.failed],
         "loss": {
             "name": conclusion.images[0].ready.still.noise.name,
-            "initial": found.start_loss,
-            "final": float(solution.quadratic.value),
+            "initial": None if math.isnan(found.start_loss) else found.start_loss,
+            "final": float(solution.quadratic.value) if solution.history else None,
             "reduced_deviance": fit.reduced_deviance,
             "expected_deviance": fit.expected,
             "expected_deviance_sd": fit.expected_sd,
@@ -82,6 +83,8 @@ def _image_record(image: Image) -> dict[str, Any]:
     found = image.reflections
     return {
         **image_record(image.ready.path, image.outcome),
+        "name": image.ready.name,
+        "frame": image.ready.config.images[0].frame,
         "reduced_deviance": image.outcome.fit.reduced_deviance,
         "reflections": {"used": int((~found.held).sum()), "held_out": int(found.held.sum())},
         "median_offset_px": {"used": _median(found, ~found.held), "held_out": _median(found, found.held)},
@@ -101,7 +104,7 @@ def _parameter_rows(found: Refined, conclusion: Conclusion) -> Iterator[list[Any
         local = {label for p in placed.space.parameters if p.name in LOCAL for label in p.labels}
         told = image.outcome.estimates
         local |= {label for name in LOCAL & told.keys() for label in told[name].labels}
-        suffix = own_suffix(image.ready, found)
+        suffix = own_suffix(image.ready, found.images)
         for row in parameter_rows(placed.space, image.outcome):
             if number == 0 or row[0] in local:
                 yield [row[0] + (suffix if row[0] in local else ""), *row[1:]]
@@ -118,7 +121,7 @@ def _reflection_rows(conclusion: Conclusion) -> Iterator[list[Any]]:
             r.held.astype(int).tolist(),
         )
         for row in zip(*columns, strict=True):
-            yield [image.ready.path.name, *row]
+            yield [image.ready.shown, *row]
 
 
 def _rounded(values: np.ndarray, digits: int) -> list[float | str]:

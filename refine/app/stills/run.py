@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -15,9 +16,10 @@ from refine.app.results import trace_row, write_trace
 from refine.app.stills.inputs import free_space, make_ready
 from refine.app.stills.outcome import Conclusion, conclude, joint_names, joint_values
 from refine.app.stills.results import Run, write_results
-from refine.app.stills.strategy import Refined, refine_stills
+from refine.app.stills.strategy import Placed, Refined, not_begun, refine_stills
 from refine.model.crystal import Crystal, GaussianMosaic
 from refine.problem.identifiability import weak_combination
+from refine.problem.joint import JointSpace
 from refine.problem.shoebox import Shoeboxes
 from refine.solvers.loop import Stop
 from refine.solvers.protocol import Problem, Solver
@@ -41,7 +43,7 @@ def run_stills(
 ) -> Status:
     """Refine the stills of a configuration, results into `target`, which `claim` makes this run's; gives the status.
 
-    Raises InputError where the input is wrong; KeyboardInterrupt where it was stopped before there was an answer.
+    Raises InputError where the input is wrong, before anything is written.
     """
     ready, failed = make_ready(config)
     spaces, notes = zip(*(free_space(one) for one in ready), strict=True)
@@ -49,27 +51,17 @@ def run_stills(
     progress.say(f"{config.title or ready[0].path.name}: {len(ready)} stills; {'; '.join(said)}")
     for failure in failed:
         progress.say(f"left out: {failure.reason}")
-    restraints = build_restraints(config, spaces[0])
-    claim()
-    checkpoint.begin()
-
-    def keep(problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
-        return remembered(problem, checkpoint, [part for box in boxes for part in box.signature()])
-
-    def observe(record: Record) -> None:
-        progress.iteration(record)
-        check()
-
-    def say(line: str) -> None:
-        progress.say(line)
-        check()
-
-    settings = config.refinement
+    if told := checkpoint.told():
+        progress.say(told)
+    restraints, settings = build_restraints(config, spaces[0]), config.refinement
     stop = Stop(max_iterations=settings.optimizer.max_iterations, shift=NOTHING)
-    once = settings.strategy == "single"
-    found = refine_stills(ready, failed, spaces, restraints, solver, stop, once, observe, say, keep)
-    rows = [trace_row(record, joint_values(found, record.z)) for record in found.solution.history]
-    write_trace(target, joint_names(found), rows)
+    once, session = settings.strategy == "single", _Session(target, progress, checkpoint, check, claim)
+    try:
+        found = refine_stills(ready, failed, spaces, restraints, solver, stop, once, session)
+    except KeyboardInterrupt:
+        session.begin()
+        found = not_begun(ready, failed, spaces, restraints)
+        session.observe(found.images, found.space)
     conclusion = conclude(found)
     warnings = _warnings(found, conclusion)
     write_results(target, Run(config, warnings, started, time.time() - began), found, conclusion)
@@ -77,9 +69,46 @@ def run_stills(
     return found.solution.status
 
 
+@dataclass
+class _Session:
+    """What a run leaves on the way: lines, checkpoint and trace. Nothing is touched before it begins."""
+
+    target: Path
+    progress: Progress
+    checkpoint: Checkpoint
+    check: Callable[[], None]
+    claim: Callable[[], None]
+
+    def say(self, line: str) -> None:
+        self.progress.say(line)
+        self.check()
+
+    def keep(self, problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
+        return remembered(problem, self.checkpoint, [part for box in boxes for part in box.signature()])
+
+    def begin(self) -> None:
+        if not self.progress.logging:
+            self.claim()
+            self.checkpoint.begin()
+
+    def observe(self, images: Sequence[Placed], space: JointSpace) -> Callable[[Record], None]:
+        names, rows = joint_names(images), list[list[float | str]]()
+        write_trace(self.target, names, rows)
+
+        def observe(record: Record) -> None:
+            rows.append(trace_row(record, joint_values(images, space, record.z)))
+            self.progress.iteration(record)
+            write_trace(self.target, names, rows)
+            self.check()
+
+        return observe
+
+
 def _warnings(found: Refined, conclusion: Conclusion) -> list[str]:
     """What a user should know before trusting the answer."""
     fit, warnings = conclusion.fit, []
+    if not found.solution.history:
+        return [f"left out: {failure.reason}" for failure in found.failed]
     if len(found.images) == 1 and not _flat(conclusion.images[0].outcome.model.crystal):
         warnings.append(weak_combination(found.images[0].space, found.solution.quadratic.curvature))
     if fit.reduced_deviance > MISFIT * fit.expected:
@@ -104,7 +133,7 @@ def _report(progress: Progress, found: Refined, conclusion: Conclusion, warnings
     for image in conclusion.images:
         reflections = image.reflections
         used, held = int((~reflections.held).sum()), int(reflections.held.sum())
-        progress.say(f"{image.ready.path.name}: {used} reflections used, {held} held out")
+        progress.say(f"{image.ready.shown}: {used} reflections used, {held} held out")
         for line in summary_lines(image.outcome):
             progress.say(line)
     progress.verdict(found.solution, warnings, target)

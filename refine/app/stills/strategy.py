@@ -1,8 +1,10 @@
 """The way to an answer: boxes placed, the crystal refined, boxes placed again, until both stand still; then all images
 together."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from refine.errors import InputError
 from refine.parameters.space import ParameterSpace
 from refine.problem.coarse import carried
 from refine.problem.joint import JointProblem, JointSpace
-from refine.problem.placement import Still, displacement, held_out, place_near
+from refine.problem.placement import Still, displacement, held_out, no_boxes, place_near
+from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint
 from refine.problem.shoebox import Shoeboxes
 from refine.problem.shoebox_problem import ShoeboxProblem
@@ -68,8 +71,20 @@ class Refined:
         return self.solution.z[self.space.places[number]]
 
 
-Keep = Callable[[Problem, Sequence[Shoeboxes]], Problem]
-Say = Callable[[str], None]
+class Hooks(Protocol):
+    """What a run does beside refining."""
+
+    def say(self, line: str) -> None:
+        """Tell what was done."""
+
+    def keep(self, problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
+        """The problem that is solved in place of one with these boxes."""
+
+    def begin(self) -> None:
+        """An image has shown its crystal: there will be an answer."""
+
+    def observe(self, images: Sequence[Placed], space: JointSpace) -> Callable[[Record], None]:
+        """What gets the records of all images together."""
 
 
 def refine_stills(
@@ -80,33 +95,47 @@ def refine_stills(
     solver: Solver,
     stop: Stop,
     once: bool,
-    observe: Callable[[Record], None],
-    say: Say,
-    keep: Keep,
+    hooks: Hooks,
 ) -> Refined:
-    """Each image by itself, then all that went well together. `once`: boxes are placed at the start alone. `keep` may
-    wrap a problem that is to be solved. Raises InputError where no image shows its crystal, KeyboardInterrupt before
-    there is anything to give."""
+    """Each image by itself, then all that went well together. `once`: boxes are placed at the start alone. Raises
+    InputError where no image shows its crystal, KeyboardInterrupt before there is anything to give."""
     placed: list[Placed] = []
     lost = list(failed)
     given = zip(ready, spaces, strict=True)
     starts = [as_given(*pair) for pair in given] if once else approached(ready, spaces, restraints)
     for one, space, begun in zip(ready, spaces, starts, strict=True):
         try:
-            placed.append(_placed(one, space, begun, restraints, once, say, keep))
+            placed.append(_placed(one, space, begun, restraints, once, hooks))
+            hooks.begin()
         except InputError as error:
             lost.append(Failed(one.path, str(error)))
-            say(f"left out: {error}")
+            hooks.say(f"left out: {error}")
     if not placed:
         raise InputError("\n".join(failure.reason for failure in lost))
     start = _joint_space(placed).joined([one.z for one in placed])
     if len(placed) > 1 and not once:
-        say("all together: boxes are placed again round what they share")
-        placed, start = _together(placed, restraints, start, keep)
+        hooks.say("all together: boxes are placed again round what they share")
+        placed, start = _together(placed, restraints, start, hooks)
     own, together = _joined(placed, restraints)
     start_loss = float(together.loss(together.space.zero()))
-    solution = solve(keep(together, [problem.boxes for problem in own]), solver, start, stop, observe)
+    kept = hooks.keep(together, [problem.boxes for problem in own])
+    solution = solve(kept, solver, start, stop, hooks.observe(placed, together.space))
     return Refined(tuple(placed), tuple(lost), together.space, together, solution, start_loss)
+
+
+def not_begun(
+    ready: Sequence[Ready],
+    failed: Sequence[Failed],
+    spaces: Sequence[ParameterSpace],
+    restraints: tuple[Restraint, ...],
+) -> Refined:
+    """What there is where a run was stopped before all images were refined together: the start, without boxes."""
+    given = zip(ready, spaces, strict=True)
+    images = tuple(Placed(one, space, no_boxes(one.still, space.start), space.zero(), 0) for one, space in given)
+    _, problem = _joined(images, restraints)
+    z, reason = problem.space.zero(), "stopped by the user before the first iteration was done"
+    solution = Solution(z, Quadratic.zero(z), Status.INTERRUPTED, reason, ())
+    return Refined(images, tuple(failed), problem.space, problem, solution, math.nan)
 
 
 def _joined(
@@ -124,12 +153,12 @@ def _joint_space(placed: Sequence[Placed]) -> JointSpace:
 
 
 def _together(
-    placed: Sequence[Placed], restraints: tuple[Restraint, ...], start: Tensor, keep: Keep
+    placed: Sequence[Placed], restraints: tuple[Restraint, ...], start: Tensor, hooks: Hooks
 ) -> tuple[list[Placed], Tensor]:
     """The images with boxes placed for what is best for all of them, and where that is: what one image alone said of
     what they share may have put its spots elsewhere."""
     own, problem = _joined(placed, restraints)
-    wrapped = keep(problem, [one.boxes for one in own])
+    wrapped = hooks.keep(problem, [one.boxes for one in own])
     solution = solve(wrapped, LevenbergMarquardt(), start, ON_THE_WAY)
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
@@ -147,8 +176,7 @@ def _placed(
     start: Start,
     restraints: tuple[Restraint, ...],
     once: bool,
-    say: Say,
-    keep: Keep,
+    hooks: Hooks,
 ) -> Placed:
     """Rounds of placing and refining. Raises InputError where too few spots stand out."""
     first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in PLACES))
@@ -158,10 +186,10 @@ def _placed(
     shapes = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name not in BRIGHTNESS))
     for number in range(1, ROUNDS + 1):
         part = first if number == 1 and first.parameters else shapes
-        z = _approached(ready, part, space, restraints, z, boxes, keep)
+        z = _approached(ready, part, space, restraints, z, boxes, hooks)
         model = space.to_model(z)
         moved = float(displacement(boxes.spots, model).nan_to_num(torch.inf).quantile(0.95))
-        say(f"{ready.path.name}: {len(boxes)} spots, boxes placed {number} times, moved by {moved:.2f} pixels")
+        hooks.say(f"{ready.shown}: {len(boxes)} spots, boxes placed {number} times, moved by {moved:.2f} pixels")
         before, boxes = boxes, _enough(ready, place_near(ready.still, model), space)
         if number > 2 and moved < SETTLED and len(boxes) < 1.1 * len(before):
             break
@@ -189,14 +217,14 @@ def _approached(
     restraints: tuple[Restraint, ...],
     z: Tensor,
     boxes: Shoeboxes,
-    keep: Keep,
+    hooks: Hooks,
 ) -> Tensor:
     """The z of `space` after refining its `part` against the boxes that are not held out, by the spots' places and
     shapes alone, whatever is known of their intensities."""
     used = boxes.chosen(~_held(ready, boxes))
     start = carried(part, part.zero(), space, z)
     names, still = {p.name for p in part.parameters}, replace(ready.still, relative_sigma=float("inf"))
-    problem = keep(still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
+    problem = hooks.keep(still.problem(part, used, tuple(r for r in restraints if r.parameter in names)), [used])
     solution = solve(problem, LevenbergMarquardt(), start, ON_THE_WAY)
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
