@@ -11,8 +11,11 @@ from refine.parameters.space import ParameterSpace
 from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic
+from refine.solvers.levenberg_marquardt import damped_shift
 from refine.solvers.protocol import Problem as SolverProblem
 from refine.solvers.protocol import Quadratic as QuadraticModel
+
+SLIGHT = 1e-9  # damping, relative, for what nothing determines
 
 
 class Problem(SolverProblem, Protocol):
@@ -74,6 +77,17 @@ class JointProblem:
     problems: tuple[Problem, ...]
     restraints: tuple[Restraint, ...] = ()
     counts: Counts = field(default_factory=Counts)
+
+    def combined(self, parts: Sequence[Tensor]) -> Tensor:
+        """z (n,) nearest to the problems' own (n_i,), each by its quadratic model there: a problem has its say in what
+        it knows of what they share, and its other parameters follow. Their mean where that has the lower loss."""
+        mean, total = self.space.joined(parts), Quadratic.zero(self.space.zero())
+        for (problem, place), z in zip(self._parts(), parts, strict=True):
+            there = problem.quadratic(z)
+            gradient = there.gradient - there.curvature @ z
+            total = total + _spread_out(Quadratic(there.value, gradient, there.curvature), place, mean)
+        found = damped_shift(total, SLIGHT)
+        return found if bool(self.loss(found) < self.loss(mean)) else mean
 
     def loss(self, z: Tensor) -> Tensor:
         """()"""

@@ -14,6 +14,8 @@ from refine.problem.noise import choose_noise
 from refine.problem.restraints import Restraint, restraint_quadratic
 from refine.problem.separable import Amplitudes
 from refine.problem.shoebox_problem import ShoeboxProblem
+from refine.solvers.levenberg_marquardt import LevenbergMarquardt
+from refine.solvers.loop import solve
 
 FREE = (("cell", "orientation", "mosaic"), ("orientation", "cell", "mosaic", "cells"))
 SIZES = (6 + 3 + 6, 6 + 3 + 6 + 3)
@@ -124,3 +126,20 @@ def test_an_image_keeps_restraints_of_its_own() -> None:
     assert largest(wanted) > 0
     assert relative(asked.prior_curvature(z)[place[:, None], place], wanted) < 1e-14
     assert largest(asked.prior_curvature(z)[:15, :15]) == 0
+
+
+def test_each_has_its_say_in_what_it_knows() -> None:
+    problem = joint()
+    parts = [solve(one, LevenbergMarquardt(), one.space.zero()).z for one in (ONE, TWO)]
+    mean, best = problem.space.joined(parts), solve(problem, LevenbergMarquardt(), problem.space.joined(parts)).z
+    found = problem.combined(parts)
+    over = [float(problem.loss(z) - problem.loss(best)) for z in (mean, found)]
+    assert over[0] > 1
+    assert over[1] < 0.1 * over[0]
+
+
+def test_the_mean_stands_where_nothing_is_better() -> None:
+    problem = joint(RESTRAINT)
+    best = solve(problem, LevenbergMarquardt(), problem.space.zero()).z
+    parts = [best[place] for place in problem.space.places]
+    assert float(problem.loss(problem.combined(parts))) <= float(problem.loss(best))

@@ -29,8 +29,9 @@ ROUNDS = 6  # of placing boxes and refining, at most
 SETTLED = 0.3  # pixels by which one in twenty spots may still move, for the boxes to stay where they are
 ON_THE_WAY = Stop(max_iterations=12, shift=2.0, decrease=30.0)  # nearer than boxes need to be placed
 FEWEST = 3  # reflections a refined value, without which an image says too little
-BRIGHTNESS = ("scale", "b_factor")  # found when the spots are where they belong
+BRIGHTNESS = {"scale", "b_factor"}  # found when the spots are where they belong
 LOCAL = frozenset({"orientation", "scale", "cells", "mosaic", "b_factor"})  # each image's own
+BY_ITSELF = LOCAL | {"cell"}  # what one of several images may say; of the detector it hardly tells
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ def refine_stills(
     lost = list(failed)
     given = zip(ready, spaces, strict=True)
     starts = [as_given(*pair) for pair in given] if once else approached(ready, spaces, restraints)
+    own = BY_ITSELF if len(ready) > 1 else frozenset(p.name for p in spaces[0].parameters)
     for one, space, begun in zip(ready, spaces, starts, strict=True):
         try:
-            placed.append(_placed(one, space, begun, restraints, once, hooks))
+            placed.append(_placed(one, space, begun, own, restraints, once, hooks))
             hooks.begin()
         except InputError as error:
             lost.append(Failed(one.path, str(error)))
@@ -115,10 +117,10 @@ def refine_stills(
     start = _joint_space(placed).joined([one.z for one in placed])
     if len(placed) > 1 and not once:
         hooks.say("all together: boxes are placed again round what they share")
-        placed, start = _together(placed, restraints, start, hooks)
-    own, together = _joined(placed, restraints)
+        placed, start = _together(placed, restraints, hooks)
+    each, together = _joined(placed, restraints)
     start_loss = float(together.loss(together.space.zero()))
-    kept = hooks.keep(together, [problem.boxes for problem in own])
+    kept = hooks.keep(together, [problem.boxes for problem in each])
     solution = solve(kept, solver, start, stop, hooks.observe(placed, together.space))
     return Refined(tuple(placed), tuple(lost), together.space, together, solution, start_loss)
 
@@ -152,13 +154,12 @@ def _joint_space(placed: Sequence[Placed]) -> JointSpace:
     return JointSpace.of([one.space for one in placed], shared)
 
 
-def _together(
-    placed: Sequence[Placed], restraints: tuple[Restraint, ...], start: Tensor, hooks: Hooks
-) -> tuple[list[Placed], Tensor]:
+def _together(placed: Sequence[Placed], restraints: tuple[Restraint, ...], hooks: Hooks) -> tuple[list[Placed], Tensor]:
     """The images with boxes placed for what is best for all of them, and where that is: what one image alone said of
     what they share may have put its spots elsewhere."""
     own, problem = _joined(placed, restraints)
     wrapped = hooks.keep(problem, [one.boxes for one in own])
+    start = problem.combined([one.z for one in placed])
     solution = solve(wrapped, LevenbergMarquardt(), start, ON_THE_WAY)
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
@@ -174,18 +175,19 @@ def _placed(
     ready: Ready,
     space: ParameterSpace,
     start: Start,
+    own: frozenset[str],
     restraints: tuple[Restraint, ...],
     once: bool,
     hooks: Hooks,
 ) -> Placed:
-    """Rounds of placing and refining. Raises InputError where too few spots stand out."""
-    first = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name in PLACES))
-    z, boxes = start.z, _enough(ready, start.boxes, space if once else first)
+    """Rounds of placing and refining what is an image's `own`. Raises InputError where too few spots stand out."""
+    first, shapes = own & set(PLACES), own - BRIGHTNESS
+    z, boxes = start.z, _enough(ready, start.boxes, space if once else _part(space, start.z, first))
     if once:
         return Placed(ready, space, boxes, z, 1)
-    shapes = ParameterSpace(space.start, tuple(p for p in space.parameters if p.name not in BRIGHTNESS))
     for number in range(1, ROUNDS + 1):
-        part = first if number == 1 and first.parameters else shapes
+        spots = _part(space, z, first)
+        part = spots if number == 1 and spots.parameters else _part(space, z, shapes)
         z = _approached(ready, part, space, restraints, z, boxes, hooks)
         model = space.to_model(z)
         moved = float(displacement(boxes.spots, model).nan_to_num(torch.inf).quantile(0.95))
@@ -194,6 +196,11 @@ def _placed(
         if number > 2 and moved < SETTLED and len(boxes) < 1.1 * len(before):
             break
     return Placed(ready, space, boxes, _scaled(ready.still, space, boxes, z), number + 1)
+
+
+def _part(space: ParameterSpace, z: Tensor, names: frozenset[str]) -> ParameterSpace:
+    """Some of the parameters, the others held where they are at z."""
+    return ParameterSpace(space.to_model(z), tuple(p for p in space.parameters if p.name in names))
 
 
 def _scaled(still: Still, space: ParameterSpace, boxes: Shoeboxes, z: Tensor) -> Tensor:
