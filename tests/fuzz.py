@@ -1,9 +1,12 @@
 """Damaged inputs of every kind for the command line: a small experiment on disk, and ways to spoil one of its files."""
 
 import bz2
+import contextlib
 import gzip
+import io
 import random
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,11 @@ from typing import Any
 import gemmi
 import numpy as np
 import yaml
-from expt import document, tiles, written
+from expt import REAL_SPACE, document, tiles, written
+from refl import table
+from refl import written as table_written
 
+from refine.app.main import main
 from refine.io.images import write_image
 
 SIZE = (24, 30)
@@ -36,6 +42,23 @@ CONFIG: dict[str, Any] = {
     "output": {"directory": "out", "report": False},
     "seed": 0,
 }  # fmt: skip
+STILL: dict[str, Any] = {
+    "images": [{"file": "still.npz", "spots": "spots.refl", "orientation": {"expt": "still.expt", "index": 0},
+                "beam": {"wavelength": None}}],
+    "beam": {"fluence": 1e26},
+    "detector": {"file": "still.expt"},
+    "crystal": {"orientation": {"expt": "still.expt"}, "cells": [20, 20, 15], "shape": "gauss",
+                "mosaic": {"model": "gaussian", "spread_deg": 0.6}},
+    "structure_factors": {"unknown": True},
+    "background": {"model": "plane"},
+    "refinement": {"free": ["orientation", "beam_center"], "loss": "robust", "holdout": 0.2, "strategy": "auto",
+                   "pixels": {"shoebox": {"size": 9, "min_signal": 3}}, "optimizer": {"name": "lm"},
+                   "resolution": {"min": 1.5, "max": 40}},
+    "output": {"directory": "out", "report": False},
+}  # fmt: skip
+OF_STILLS = ("still.yaml", "still.npz", "still.expt", "spots.refl", "still.mtz")  # read by still.yaml
+KNOWN = ["structure_factors={file: still.mtz}", "refinement.free=[orientation, amplitudes, scale]",
+         "refinement.restraints.amplitudes={relative_sigma: 0.3}"]  # fmt: skip
 # what a run is told of each damaged file, by its name
 SETTINGS = {
     "config.yaml": [],
@@ -51,6 +74,8 @@ SETTINGS = {
     "image.h5": ["images.0.file=image.h5"],
     "image.tif": ["images.0.file=image.tif"],
     "A.mat": ["crystal.orientation={matrix: A.mat}", "crystal.cell=null"],
+    **{name: [] for name in OF_STILLS},
+    "still.mtz": KNOWN,
     "lines.txt": ["beam={wavelength: 1.0, fluence: 1e28, spectrum: lines.txt}"],
     "indexed.expt": [
         "detector={file: indexed.expt}",
@@ -86,7 +111,30 @@ def lay_out(folder: Path) -> None:
     (folder / "lines.txt").write_text("0.99 1\n1.01 2\n")
     written(folder / "indexed.expt", document(tiles(1, 2)))
     stack = (2, *document(tiles(1, 2))["detector"][0]["panels"][0]["image_size"][::-1])
+    _still(folder)
     np.savez(folder / "stack.npz", image=np.random.default_rng(4).poisson(4.0, stack))
+
+
+def words(folder: Path, name: str) -> list[str]:
+    """The command line of a run that reads a file."""
+    config = folder / ("still.yaml" if name in OF_STILLS else "config.yaml")
+    return ["run", str(config), "-o", str(folder / "out"), *SETTINGS[name]]
+
+
+def _still(folder: Path) -> None:
+    """A simulated still of a small cell, the DIALS files that describe it, and its amplitudes."""
+    rows = 0.4 * REAL_SPACE
+    axes = {f"real_space_{name}": list(row) for name, row in zip("abc", rows, strict=True)}
+    written(folder / "still.expt", document(crystal=[{**document()["crystal"][0], **axes}]))
+    shutil.copy(folder / "f.mtz", folder / "still.mtz")
+    told = {key: value for key, value in STILL.items() if key not in ("refinement", "images", "structure_factors")}
+    told |= {"structure_factors": {"default": 100.0}, "background": {"model": "constant", "value": 3.0}}
+    (folder / "told.yaml").write_text(yaml.safe_dump(told))
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["simulate", str(folder / "told.yaml"), "-o", str(folder / "still.npz"), "--noise"]) == 0
+    (folder / "told.yaml").unlink()
+    table_written(folder / "spots.refl", table())
+    (folder / "still.yaml").write_text(yaml.safe_dump(STILL, sort_keys=False))
 
 
 def tiff(image: np.ndarray) -> bytes:
@@ -120,7 +168,7 @@ def _structure_factors(folder: Path) -> None:
 
 def spoil(name: str, content: bytes, draw: random.Random) -> bytes:
     """Some damage to a file; a configuration's keys and values too."""
-    if name == "config.yaml" and draw.random() < 0.7:
+    if name.endswith(".yaml") and draw.random() < 0.7:
         return _other_tree(content, draw)
     return draw.choice(DAMAGES)(content, draw)
 

@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from fuzz import SETTINGS, lay_out, spoil
+from fuzz import SETTINGS, lay_out, spoil, words
 
 from refine.app.main import main
 
@@ -27,7 +27,7 @@ def attempt(folder: Path, name: str, number: int) -> str | None:
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
-            code = main(["run", str(folder / "config.yaml"), "-o", str(folder / "out"), *SETTINGS[name]])
+            code = main(words(folder, name))
     except BaseException as error:
         return f"{name} {number}: {type(error).__name__}: {error}"[:500]
     finally:
@@ -60,13 +60,13 @@ def ready(folder: Path) -> Path:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_undamaged_file_is_read(tmp_path, name):
     ready(tmp_path)
-    assert main(["run", str(tmp_path / "config.yaml"), "-o", str(tmp_path / "out"), *SETTINGS[name]]) in (0, 1)
+    assert main(words(tmp_path, name)) in (0, 1)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_damage_is_answered_with_a_message(tmp_path, name):
     folder = ready(tmp_path)
-    for number in range(24 if name == "config.yaml" else 8):
+    for number in range(24 if name.endswith(".yaml") else 8):
         assert (found := attempt(folder, name, number)) is None, found
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MEMORY
 

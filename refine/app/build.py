@@ -13,8 +13,8 @@ from torch import Tensor
 from refine.app.build_instrument import build_beam, build_detector, build_scan
 from refine.app.compilation import decide_compilation
 from refine.app.config import Config, Image
+from refine.app.config_crystal import MOST_CELLS, fits_group, group_needs
 from refine.app.config_crystal import Mosaic as MosaicConfig
-from refine.app.config_crystal import fits_group, group_needs
 from refine.app.dials import lab_a_matrix, lost_parallax, trusted_ranges, unmasked
 from refine.errors import InputError
 from refine.io.experiments import DialsExperiment, read_experiment
@@ -213,7 +213,10 @@ def _cells(config: Config, cell: Tensor) -> Tensor:
         return cell.new_tensor(given.cells)
     along_a, *across = given.size_um
     lit = [min(size, config.beam.size * UM_PER_MM) if config.beam.size else size for size in across]
-    return torch.ceil(cell.new_tensor([along_a, *lit]) * ANGSTROM_PER_UM / cell[:3]).clamp_min(1.0)
+    found = torch.ceil(cell.new_tensor([along_a, *lit]) * ANGSTROM_PER_UM / cell[:3]).clamp_min(1.0)
+    if float(found.max()) > MOST_CELLS:
+        raise InputError(f"key 'crystal.size_um' stands for {found.max():g} unit cells; accepted: up to {MOST_CELLS}")
+    return found
 
 
 def _cell_and_rotation(config: Config, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from refine.app.config_base import (
 )
 
 CELL_NAMES = ("a", "b", "c", "alpha", "beta", "gamma")
+MOST_CELLS = 100_000  # along an axis: more than a crystal that is one block has
 SYMMETRY_TOLERANCE = 1e-4  # relative; cells in files are rounded to about 1e-5
 DEFAULT_SEED = -12345678  # nanoBragg.c's
 DEFAULT_CELLS = (20.0, 20.0, 20.0)
@@ -212,7 +213,7 @@ class Scan(Section):
     )
 
 
-_Cells = Annotated[Number, Field(ge=1)]
+_Cells = Annotated[Number, Field(ge=1, le=MOST_CELLS)]
 
 
 class Crystal(Section):
@@ -255,7 +256,7 @@ class Crystal(Section):
                 "shape", self.shape, "gauss with mosaic model gaussian: only that shape adds up in closed form"
             )
         if self.cells is None and self.size_um is None:
-            yield Problem("cells", None, "3 numbers of unit cells, at least 1, or size_um (µm)")
+            yield Problem("cells", None, "3 numbers of unit cells, 1 to 100000, or size_um (µm)")
         if self.cells is not None and self.size_um is not None:
             yield Problem("size_um", list(self.size_um), "null beside cells: give one of them")
         if self.cell is None:
