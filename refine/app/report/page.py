@@ -25,15 +25,16 @@ from refine.app.report.source import ParameterRow, RunFiles, read_run
 from refine.app.report.stills import left_out, own_values, shared_values, still_sections
 from refine.app.report.stills_source import read_stills
 from refine.app.results import with_esd
-from refine.app.stills.run import NOTHING
+from refine.app.stopping import largest_shift
 from refine.io.atomic import write_text
-from refine.solvers.loop import Stop
 from refine.solvers.solution import Status
 
 LONGEST_SIDE = 560  # pixels of a picture in the page
 GALLERY, BRIGHT = 6, 0.5  # best and worst spots, of the brighter part of them
 PARAMETERS = 36  # traces at most
 NEAR_DEGENERATE = 0.95
+LARGE = 1e7  # numbers below it are written out
+TINY, HUGE = 1e-9, 1e9  # limits beyond them are none
 VERDICTS = {
     "converged": ("good", "Converged"),
     "max_iterations": ("fair", "Not finished"),
@@ -56,7 +57,7 @@ def render(template: str, content: dict[str, Any]) -> str:
     """A page from a template of this package, all text escaped."""
     environment = Environment(loader=PackageLoader("refine.app.report"), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.filters |= {"number": number, "esd": with_esd, "limits": limits}
+    environment.filters |= {"number": number, "esd": with_esd, "limits": limits, "fact": fact}
     return environment.get_template(template).render(content)
 
 
@@ -66,15 +67,24 @@ def number(value: Any, digits: int = 4) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    return f"{value:.{digits}g}" if math.isfinite(value) else "∞"
+    if not math.isfinite(value):
+        return "∞"
+    whole = isinstance(value, int) or 10 ** (digits - 1) <= abs(value) < LARGE
+    return f"{value:.0f}" if whole else f"{value:.{digits}g}"
+
+
+def fact(value: Any) -> str:
+    """A number with as many digits as a loss needs where it is large."""
+    return number(value, 9 if isinstance(value, float) and abs(value) >= 1000 else 5)
 
 
 def limits(row: ParameterRow) -> str:
     """How far a parameter may go, in words."""
-    low, high = math.isfinite(row.lower), math.isfinite(row.upper)
+    lower = 0.0 if abs(row.lower) < TINY else row.lower
+    low, high = abs(lower) < HUGE, abs(row.upper) < HUGE
     if low and high:
-        return f"{number(row.lower)} to {number(row.upper)}"
-    return f"above {number(row.lower)}" if low else f"below {number(row.upper)}" if high else "–"
+        return f"{number(lower)} to {number(row.upper)}"
+    return f"above {number(lower)}" if low else f"below {number(row.upper)}" if high else "–"
 
 
 def run_page(run: RunFiles) -> dict[str, Any]:
@@ -116,7 +126,7 @@ def _convergence(run: RunFiles) -> list[Drawing]:
         return []
     drawn = [
         draw_loss({run.title: run.trace}),
-        draw_remaining(run.trace, NOTHING if "left_out" in run.result else Stop().shift),
+        draw_remaining(run.trace, largest_shift(spot_by_spot="left_out" in run.result)),
     ]
     return [drawing for drawing in drawn if drawing]
 
@@ -190,6 +200,10 @@ def near_degenerate(run: RunFiles) -> list[tuple[str, str, float]]:
     return sorted(pairs, key=lambda pair: -abs(pair[2]))
 
 
+def _fact(key: str, value: Any, of: str) -> tuple[str, Any]:
+    return of if key == "name" else key.replace("_", " "), value
+
+
 def facts(run: RunFiles) -> list[tuple[str, Sequence[tuple[str, Any]]]]:
     """Tables of plain facts: the fit, what it took, and what was run."""
     loss, optimizer, origin = (run.result.get(k) or {} for k in ("loss", "optimizer", "provenance"))
@@ -197,13 +211,13 @@ def facts(run: RunFiles) -> list[tuple[str, Sequence[tuple[str, Any]]]]:
     iterations = int(optimizer.get("iterations") or 0)
     each = float(seconds[-1] - seconds[0]) / iterations if iterations and len(seconds) > 1 else None
     return [
-        ("Fit", [(key.replace("_", " "), value) for key, value in loss.items()]),
+        ("Fit", [_fact(key, value, "loss") for key, value in loss.items()]),
         (
             "Timing",
             [
                 ("wall seconds", run.result.get("wall_seconds")),
                 ("seconds an iteration", each),
-                *((key.replace("_", " "), value) for key, value in optimizer.items()),
+                *(_fact(key, value, "optimizer") for key, value in optimizer.items()),
             ],
         ),
         ("Provenance", [*origin.items(), ("threads", run.config.get("threads"))]),

@@ -11,15 +11,16 @@ from refine.app.results import with_esd
 
 LEAST_EXCESS = 1e-3  # of a log-likelihood: below it two losses are the same
 LIMIT = 5.0  # standard deviations
-NAMED = 24  # parameters whose names fit beside a matrix
+NAMED, COUNTED = 60, 12  # parameters whose names fit beside a matrix, and whose numbers fit in it
 
 
 def draw_loss(traces: dict[str, dict[str, Array]]) -> Drawing:
-    """Loss above the lowest of all traces against iteration, a line a run."""
+    """Loss above the lowest against iteration, a line a run: above its own, for of other images or likelihoods it is
+    another number."""
     figure, axis = axes(4.6, 2.6, left=0.75)
-    lowest = min(float(np.nanmin(trace["loss"])) for trace in traces.values())
     for (name, trace), colour in zip(traces.items(), (OBSERVED, MODEL, ACCENT, "#cc79a7", INK) * 20, strict=False):
-        axis.plot(trace["iteration"], np.maximum(trace["loss"] - lowest, LEAST_EXCESS), "o-", ms=3, lw=1.2,
+        above = trace["loss"] - float(np.nanmin(trace["loss"]))
+        axis.plot(trace["iteration"], np.maximum(above, LEAST_EXCESS), "o-", ms=3, lw=1.2,
                   color=colour, label=name)  # fmt: skip
     axis.set_yscale("log")
     axis.set_xlabel("iteration")
@@ -121,16 +122,18 @@ def draw_shells(found: Sequence[Shell]) -> Drawing:
 
 def draw_correlations(names: Sequence[str], matrix: Array) -> Drawing:
     """The correlation matrix as a heat map."""
-    edge = min(2.2 + 0.24 * len(names), 6.4)
-    figure, axis = axes(edge, edge, left=0.95, bottom=0.95)
+    edge, margin = min(2.2 + 0.24 * len(names), 6.4), 0.95 if len(names) <= 2 * COUNTED else 1.3
+    figure, axis = axes(edge, edge, left=margin, bottom=margin)
+    size = min(9.0, 60 * (edge - margin) / len(names))
     axis.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="none")
     if len(names) <= NAMED:
-        axis.set_xticks(range(len(names)), names, rotation=90)
-        axis.set_yticks(range(len(names)), names)
-    for k in range(len(names) if len(names) <= NAMED / 2 else 0):
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
+        axis.set_yticks(range(len(names)), names, fontsize=size)
+    for k in range(len(names) if len(names) <= COUNTED else 0):
         for j in range(k):
             colour = "white" if abs(matrix[k, j]) > 0.6 else INK
             axis.text(j, k, f"{100 * matrix[k, j]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
     axis.tick_params(length=0)
-    caption = "correlations of the refined values, -1 (blue) to 1 (red), in per cent"
+    unit = ", in per cent" if len(names) <= COUNTED else ""
+    caption = f"correlations of the refined values, -1 (blue) to 1 (red){unit}"
     return Drawing(svg(figure), "correlation matrix", caption)

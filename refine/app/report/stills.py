@@ -39,11 +39,12 @@ def own_values(rows: Sequence[ParameterRow]) -> Iterator[tuple[list[ParameterRow
     for row in rows:
         if own := _OWN.fullmatch(row.name):
             found.setdefault(own[2], {})[own[1]] = row
-    names = list(next(iter(found.values()), {}))
-    for first in range(0, len(names), ABREAST):
-        part = names[first : first + ABREAST]
+    first = next(iter(found.values()), {})
+    names = [name for name in first if any(own[name].state != "fixed" for own in found.values() if name in own)]
+    for begin in range(0, len(names), ABREAST):
+        part = names[begin : begin + ABREAST]
         yield (
-            [replace(values[name], name=name) for values in list(found.values())[:1] for name in part],
+            [replace(first[name], name=name) for name in part],
             {image: [values[name] for name in part if name in values] for image, values in found.items()},
         )
 
@@ -113,7 +114,7 @@ def draw_box(still: Still, boxes: Boxes, number: int) -> Drawing:
 
 def draw_scores(still: Still) -> Drawing:
     """Deviance a pixel of every box against resolution, and its median."""
-    figure, axis = axes(4.6, 3.4, left=0.6)
+    figure, axis = axes(4.6, 3.4, left=0.75, top=0.35)
     reciprocal, score, held = still.reciprocal, still.reflections["score"], still.held
     for which, colour, label in ((~held, OBSERVED, "used"), (held, MODEL, "held out")):
         if which.any():
@@ -125,8 +126,10 @@ def draw_scores(still: Still) -> Drawing:
     middle, median = (np.array([np.median(part[place == n]) for n in bins]) for part in (reciprocal, score))
     axis.plot(middle, median, "-", lw=1.5, color=INK, label="median")
     axis.set_yscale("log")
+    for each in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        each("{x:g}")
     axis.set_xlabel("1/d [1/Å]")
     axis.set_ylabel("deviance a pixel")
-    axis.legend(loc="upper right", ncols=3, markerscale=3)
+    axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=3)
     caption = f"deviance a pixel of {len(score)} shoeboxes, median {np.median(score):.2f}; about 1 is counting noise"
     return Drawing(svg(figure), "deviance of shoeboxes against resolution", caption)

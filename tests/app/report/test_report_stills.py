@@ -101,9 +101,9 @@ def test_shared_values_once_and_own_ones_by_image(tmp_path):
     run = read_run(results(tmp_path, "one", "two"))
     assert [row.name for row in shared_values(run.parameters)] == ["a"]
     ((heads, rows),) = own_values(run.parameters)
-    assert [(head.name, head.unit) for head in heads] == [("misset_x", "degrees"), ("scale", "")]
+    assert [(head.name, head.unit) for head in heads] == [("misset_x", "degrees")]  # the scale is fixed
     found = {image: [row.value for row in values] for image, values in rows.items()}
-    assert found == {"one": [0.5, 1], "two": [0.5, 1]}
+    assert found == {"one": [0.5], "two": [0.5]}
     text = page(tmp_path)
     assert text.count("<th>a</th>") == 1
     assert text.count("<h2>Image ") == 2
