@@ -15,10 +15,10 @@ from rich.text import Text
 from refine.app.outcome import Outcome
 from refine.app.results import summary_rows
 from refine.io.atomic import write_text
+from refine.solvers.loop import Stop
 from refine.solvers.solution import Record, Solution, Status
 
 COLOURS = {Status.CONVERGED: "green", Status.INTERRUPTED: "yellow", Status.MAX_ITERATIONS: "yellow"}  # else red
-SETTLED = 0.01  # esd: a largest shift below it ends a run
 
 
 class Screen(Console):
@@ -35,11 +35,11 @@ class Screen(Console):
 class Progress:
     """Prints iterations and messages; the log, from when it is opened, has every line, the earlier ones too.
 
-    `most`: iterations at most, for the time that is left.
+    `stop`: when the iterations end, for the time that is left.
     """
 
-    def __init__(self, console: Console, most: int = 0) -> None:
-        self.console, self.most = console, most
+    def __init__(self, console: Console, stop: Stop | None = None) -> None:
+        self.console, self.stop = console, stop or Stop()
         self._log: TextIO | None = None
         self._kept: list[str] = []
         self._records: list[Record] = []
@@ -76,7 +76,7 @@ class Progress:
         line = iteration_line(record)
         self._records = [*(self._records if record.iteration else []), record]
         if self._live:
-            self._live.update(Text(f"{line}  {left_text(self._records, self.most)}"), refresh=True)
+            self._live.update(Text(f"{line}  {left_text(self._records, self.stop)}"), refresh=True)
         else:
             self.console.print(Text(line))
         self._write(line)
@@ -117,25 +117,25 @@ def iteration_line(record: Record) -> str:
     )
 
 
-def left_text(records: Sequence[Record], most: int) -> str:
+def left_text(records: Sequence[Record], stop: Stop) -> str:
     """The time that is left, in words; '' where nothing is known of it."""
-    seconds = seconds_left(records, most)
+    seconds = seconds_left(records, stop)
     if math.isnan(seconds):
         return ""
     return f"about {seconds:.0f} s left" if seconds < 120 else f"about {seconds / 60:.0f} min left"
 
 
-def seconds_left(records: Sequence[Record], most: int) -> float:
+def seconds_left(records: Sequence[Record], stop: Stop) -> float:
     """Seconds that an iteration has taken, times the iterations until the largest shift has shrunk to nothing at the
     pace of the last ones, or until there have been as many as there may be. NaN before the first iteration."""
     if len(records) < 2:
         return math.nan
     last, before = records[-1], records[-min(len(records), 4)]
     steps = last.iteration - before.iteration
-    iterations = float(most - last.iteration)
+    iterations = float(stop.max_iterations - last.iteration)
     if last.remaining and before.remaining and last.remaining < before.remaining:
         pace = math.log(before.remaining / last.remaining) / steps
-        iterations = min(iterations, max(math.log(last.remaining / SETTLED), 0.0) / pace)
+        iterations = min(iterations, max(math.log(last.remaining / stop.shift), 0.0) / pace)
     return max(math.ceil(iterations), 0) * (last.seconds - records[0].seconds) / last.iteration
 
 

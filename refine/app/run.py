@@ -18,6 +18,7 @@ from refine.app.load import load_config
 from refine.app.outcome import Outcome, conclude
 from refine.app.progress import Progress, summary_lines
 from refine.app.results import Run, trace_row, write_results, write_trace
+from refine.app.stopping import stop_of
 from refine.app.strategy import Place, Refined, refine_image
 from refine.errors import InputError
 from refine.io.atomic import make_directory, remove_leftovers, require_writable, set_aside
@@ -25,7 +26,6 @@ from refine.problem.identifiability import weak_combination
 from refine.problem.judgement import OUTLIER
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import Quadratic
-from refine.solvers.loop import Stop
 from refine.solvers.protocol import Solver
 from refine.solvers.registry import make_solver
 from refine.solvers.solution import Record, Solution, Status
@@ -57,7 +57,7 @@ def run(
     started = datetime.now(UTC)
     solver = _solver(config)
     checkpoint = Checkpoint(target, config, resume)
-    with Progress(console, config.refinement.optimizer.max_iterations) as progress, patient() as check:
+    with Progress(console, stop_of(config)) as progress, patient() as check:
         if config.shoebox:
             from refine.app.stills.run import run_stills
 
@@ -144,9 +144,8 @@ def _refine(
         if told := checkpoint.told():
             progress.say(told)
         kept = RememberedProblem.keeping(problem, checkpoint)
-        stop = Stop(max_iterations=settings.optimizer.max_iterations)
         say, passing = checked(progress.say), checked(progress.passing)
-        found = refine_image(kept, solver, settings.strategy, settings.stages, stop, observe, say, passing)
+        found = refine_image(kept, solver, settings.strategy, settings.stages, stop_of(config), observe, say, passing)
     except KeyboardInterrupt:
         if not progress.logging:
             _claim(target, progress)

@@ -15,7 +15,10 @@ from rich.console import Console
 
 from refine.app.main import main
 from refine.app.progress import Progress, left_text, seconds_left
+from refine.solvers.loop import Stop
 from refine.solvers.solution import Record
+
+AT_MOST = {n: Stop(max_iterations=n) for n in (10, 50, 200)}
 
 
 def records(*remaining):
@@ -24,14 +27,17 @@ def records(*remaining):
 
 
 def test_time_left_follows_the_pace():
-    assert math.isnan(seconds_left(records(10.0), 50))
-    assert seconds_left(records(10.0, 1.0), 50) == pytest.approx(2 * 2.0)  # a tenth an iteration: 1 -> 0.1 -> 0.01
-    assert seconds_left(records(10.0, 1.0, 0.1, 0.005), 50) == 0
-    assert seconds_left(records(1.0, 5.0), 50) == pytest.approx(49 * 2.0)  # no pace yet: at most what is allowed
-    assert seconds_left(records(None, None), 10) == pytest.approx(9 * 2.0)
-    assert seconds_left(records(10.0, 9.99), 10) == pytest.approx(9 * 2.0)
-    assert left_text(records(None, None), 200) == "about 7 min left"
-    assert left_text(records(None), 200) == ""
+    assert math.isnan(seconds_left(records(10.0), AT_MOST[50]))
+    assert seconds_left(records(10.0, 1.0), AT_MOST[50]) == pytest.approx(
+        2 * 2.0
+    )  # a tenth an iteration: 1 -> 0.1 -> 0.01
+    assert seconds_left(records(10.0, 1.0), Stop(shift=0.1)) == pytest.approx(2.0)
+    assert seconds_left(records(10.0, 1.0, 0.1, 0.005), AT_MOST[50]) == 0
+    assert seconds_left(records(1.0, 5.0), AT_MOST[50]) == pytest.approx(49 * 2.0)  # no pace yet: at most
+    assert seconds_left(records(None, None), AT_MOST[10]) == pytest.approx(9 * 2.0)
+    assert seconds_left(records(10.0, 9.99), AT_MOST[10]) == pytest.approx(9 * 2.0)
+    assert left_text(records(None, None), AT_MOST[200]) == "about 7 min left"
+    assert left_text(records(None), AT_MOST[200]) == ""
 
 
 @pytest.fixture(scope="module")

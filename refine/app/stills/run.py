@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -16,16 +16,15 @@ from refine.app.results import trace_row, write_trace
 from refine.app.stills.inputs import free_space, make_ready
 from refine.app.stills.outcome import Conclusion, conclude, joint_names, joint_values
 from refine.app.stills.results import Run, write_results
-from refine.app.stills.strategy import Placed, Refined, not_begun, refine_stills
+from refine.app.stills.strategy import LOCAL, Placed, Refined, not_begun, refine_stills
+from refine.app.stopping import stop_of
 from refine.model.crystal import Crystal, GaussianMosaic
 from refine.problem.identifiability import weak_combination
 from refine.problem.joint import JointSpace
 from refine.problem.shoebox import Shoeboxes
-from refine.solvers.loop import Stop
 from refine.solvers.protocol import Problem, Solver
 from refine.solvers.solution import Record, Status
 
-NOTHING = 0.05  # esds of counting noise, the stop's; those of real spots, which scatter more, are several times larger
 FLAT = 0.01  # of the largest spread
 MISFIT = 3.0  # times the deviance of counting noise: real spots have shapes that no model has to the last photon
 
@@ -53,9 +52,8 @@ def run_stills(
         progress.say(f"left out: {failure.reason}")
     if told := checkpoint.told():
         progress.say(told)
-    restraints, settings = build_restraints(config, spaces[0]), config.refinement
-    stop = Stop(max_iterations=settings.optimizer.max_iterations, shift=NOTHING)
-    once, session = settings.strategy == "single", _Session(target, progress, checkpoint, check, claim)
+    restraints, once = build_restraints(config, spaces[0]), config.refinement.strategy == "single"
+    stop, session = stop_of(config), _Session(target, progress, checkpoint, check, claim)
     try:
         found = refine_stills(ready, failed, spaces, restraints, solver, stop, once, session)
     except KeyboardInterrupt:
@@ -130,10 +128,12 @@ def _flat(crystal: Crystal) -> bool:
 
 
 def _report(progress: Progress, found: Refined, conclusion: Conclusion, warnings: list[str], target: Path) -> None:
-    for image in conclusion.images:
+    """A table an image, of its own values after the first, which has those of all."""
+    for number, image in enumerate(conclusion.images):
         reflections = image.reflections
         used, held = int((~reflections.held).sum()), int(reflections.held.sum())
         progress.say(f"{image.ready.shown}: {used} reflections used, {held} held out")
-        for line in summary_lines(image.outcome):
+        told = {name: e for name, e in image.outcome.estimates.items() if number == 0 or name in LOCAL}
+        for line in summary_lines(replace(image.outcome, estimates=told)):
             progress.say(line)
     progress.verdict(found.solution, warnings, target)
