@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from cli import result
+from killing import killed_and_resumed
 
 from refine.app import build
 from refine.app.build import build_model
@@ -169,6 +170,16 @@ def test_two_runs_are_the_same_and_so_is_a_resumed_one(alone: Path, folder: Path
     (folder / "again" / "result.yaml").unlink()
     assert main(["run", *again, "--resume"]) == 0
     assert without_time(folder / "again") == without_time(alone)
+
+
+@pytest.mark.parametrize("moments", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_goes_on_to_the_same_answer(folder: Path, tmp_path: Path, moments: int) -> None:
+    path = written(folder / "killed.yaml", "a", True)
+
+    def arguments(out: Path) -> list[str]:
+        return ["run", str(path), "-o", str(out), "output.report=true"]
+
+    killed_and_resumed(arguments, without_time, tmp_path, moments)
 
 
 def interrupted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, after: int) -> None:

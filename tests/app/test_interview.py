@@ -1,5 +1,8 @@
 """`refine init` by questions and by options, and what `refine validate` estimates."""
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +94,37 @@ def test_without_a_terminal_nothing_is_asked(tmp_path):
     command = [sys.executable, "-m", "refine", "init", str(tmp_path / "c.yaml")]
     subprocess.run(command, stdin=subprocess.DEVNULL, check=True, timeout=60, stdout=subprocess.DEVNULL)
     assert (tmp_path / "c.yaml").exists()
+
+
+def typed(folder: Path, keys: str) -> tuple[int, str]:
+    """Exit code of `refine init my.yaml` on a terminal, and what stands on it."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "refine", "init", str(folder / "my.yaml")]
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=ROOT)
+    os.close(slave)
+    os.write(master, keys.encode())
+    said = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(master, 4096):
+            said += part
+    os.close(master)
+    return process.wait(), said.decode()
+
+
+def test_a_terminal_asks_and_writes(tmp_path):
+    np.savez(tmp_path / "shot.npz", image=np.zeros((30, 40)))
+    code, said = typed(tmp_path, "lysozyme\nshot.npz\nabout 1\n0.97\n" + 8 * "\n")
+    assert code == 0
+    assert "Wavelength [Å]: 'about 1'; accepted: a number" in said
+    found = load_config(tmp_path / "my.yaml")
+    assert (found.title, found.beam.wavelength, found.detector.size) == ("lysozyme", 0.97, (30, 40))
+
+
+def test_a_terminal_that_ends_the_questions_leaves_nothing(tmp_path):
+    code, said = typed(tmp_path, "lysozyme\n\x04")
+    assert code == 130
+    assert "Traceback" not in said
+    assert not (tmp_path / "my.yaml").exists()
 
 
 def test_numbers_as_people_type_them():

@@ -1,19 +1,15 @@
 """Runs that are killed, interrupted or resumed: nothing lost, nothing half written, the same answer."""
 
 import csv
-import json
 import os
-import random
 import signal
 import threading
-import time
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from cli import observed, result
+from killing import killed_and_resumed
 
 from refine.app.checkpoint import FOLDER
 from refine.app.interrupt import patient
@@ -22,7 +18,6 @@ from refine.problem.problem import ImageProblem
 
 FAR = ["crystal.cell=[40.5, 49.6, 60.6, 80.6, 94.4, 105.5]"]
 SOLVERS = ["lm", "trust-region", "newton-cg", "lbfgs", "adam", "scipy-least-squares", "scipy-nelder-mead"]
-START_SERVER = get_context("forkserver")
 
 
 @pytest.fixture(scope="module")
@@ -49,63 +44,12 @@ def reference(place):
     return place / "reference"
 
 
-def readable(directory):
-    """Every file that stands under its final name is whole."""
-    for path in directory.rglob("*"):
-        if path.suffix in (".yaml", ".expt"):
-            assert yaml.safe_load(path.read_text()) if path.suffix == ".yaml" else json.loads(path.read_text())
-        elif path.suffix == ".npz":
-            with np.load(path) as found:
-                assert [found[name] for name in found.files]
-        elif path.suffix == ".csv":
-            assert len({len(row) for row in csv.reader(path.read_text().splitlines())}) == 1
-        elif path.suffix == ".html":
-            assert path.read_text().rstrip().endswith("</html>")
-        else:
-            assert path.is_dir() or path.suffix in (".log", ".mat", ".tmp"), path
-
-
-def child(place, out):
-    arguments = ["run", str(place / "config.yaml"), "-o", str(out), *FAR, "output.report=true"]
-    process = START_SERVER.Process(target=main, args=(arguments,))
-    process.start()
-    return process
-
-
 @pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_goes_on_to_the_same_answer(place, reference, tmp_path, moments):
-    START_SERVER.set_forkserver_preload(["refine.app.run", "refine.app.report.page"])
-    child(place, tmp_path / "warm").join()
-    began = time.perf_counter()
-    child(place, tmp_path / "whole").join()
-    whole, draws, killed = time.perf_counter() - began, random.Random(5), 0
-    for k in range(moments):
-        out = tmp_path / f"killed{k}"
-        process = child(place, out)
-        time.sleep(whole * (k + draws.random()) / moments)
-        process.kill()
-        process.join()
-        killed += process.exitcode == -signal.SIGKILL
-        readable(out)
-        assert run(place, out, "--resume", "output.report=true") == 0
-        readable(out)
-        assert not list(out.rglob(".*.tmp"))
-        assert flat_difference(values(out), values(reference)) < 1e-9
-    assert killed > moments / 2
+def test_killed_at_any_moment_it_goes_on_to_the_same_answer(place, tmp_path, moments):
+    def arguments(out):
+        return ["run", str(place / "config.yaml"), "-o", str(out), *FAR, "output.report=true"]
 
-
-def flat_difference(found, wanted):
-    """Largest relative difference of the numbers in two results; everything else has to be equal."""
-    if isinstance(wanted, dict):
-        assert found.keys() == wanted.keys()
-        return max((flat_difference(found[key], wanted[key]) for key in wanted), default=0.0)
-    if isinstance(wanted, list):
-        assert len(found) == len(wanted)
-        return max((flat_difference(*pair) for pair in zip(found, wanted, strict=True)), default=0.0)
-    if isinstance(wanted, float):
-        return abs(found - wanted) / max(abs(wanted), 1e-12)
-    assert found == wanted
-    return 0.0
+    killed_and_resumed(arguments, values, tmp_path, moments)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
