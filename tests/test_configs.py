@@ -91,7 +91,7 @@ def test_the_detector_of_several_stills_is_found(clone):
     ]
     away += [[pulls(first["distance"], truth.detector.distance)]]
     assert np.abs(np.concatenate(away)).max() < 4
-    assert first["distance"]["esd"] < 0.02
+    assert first["distance"]["esd"] < 0.06  # it started ten times as far off
     assert max(first["beam_center"]["esd"]) < 0.01
 
 
