@@ -217,7 +217,7 @@ def test_not_yet_supported(assignment):
         ("crystal.orientation=" + MATRIX % "0", "a positive determinant (right-handed), in 1/Å"),
         ("crystal.orientation=" + (MATRIX % "1").replace("{", "{matrix: A.mat, "), "one of matrix and a_matrix, not"),
         ("crystal.orientation.misset_deg=[0, 0]", "accepted: a list of 3 numbers, in degrees"),
-        ("crystal.cells=[20, 20, 0.5]", "key 'crystal.cells.2' is 0.5; accepted: a number at least 1, in unit cells"),
+        ("crystal.cells=[20, 20, 0.5]", "cells.2' is 0.5; accepted: a number at least 1 and at most 100000, in unit"),
         ("crystal.shape=sphere", "accepted: square, round, gauss or tophat"),
         ("crystal.mosaic.spread_deg=0.1", "key 'crystal.mosaic.domains' is 1 (the default); accepted: 2 or more"),
         ("crystal.mosaic.spread_deg=0.1", "one domain is always the identity"),
