@@ -26,7 +26,7 @@ from refine.model.pixels import Pixels
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.parameter import Model
 from refine.parameters.space import ParameterSpace
-from refine.physics import fused, lattice
+from refine.physics import fused, lattice, tile_sums
 from refine.physics.panel import PanelFrame
 from refine.physics.sources import Spread
 from refine.problem import derivatives, tangent
@@ -310,12 +310,12 @@ def linear_for_logarithm(patch: pytest.MonkeyPatch) -> None:
 @fault("b:", "cell")
 def missing_factor_two(patch: pytest.MonkeyPatch) -> None:
     """The 2 of d(f^2) in the derivative by the lattice vectors."""
-    wrap(patch, fused, "_by_real_space", lambda original, *args: original(*args) / 2)
+    wrap(patch, tile_sums, "_by_real_space", lambda original, *args: original(*args) / 2)
 
 
 @fault("mosaic_spread", "mosaic", "scale")
 def wrong_sign(patch: pytest.MonkeyPatch) -> None:
-    wrap(patch, fused, "_by_angles", lambda original, *args: -original(*args))
+    wrap(patch, tile_sums, "_by_angles", lambda original, *args: -original(*args))
 
 
 @fault("gamma", "cell")
@@ -323,7 +323,7 @@ def transposed_lattice_derivative(patch: pytest.MonkeyPatch) -> None:
     def transposed(original: Callable[..., Tensor], *args: Tensor) -> Tensor:
         return original(*args).reshape(3, 3, -1).transpose(0, 1).flatten(0, 1)
 
-    wrap(patch, fused, "_by_real_space", transposed)
+    wrap(patch, tile_sums, "_by_real_space", transposed)
 
 
 @fault("a:", "cell")
@@ -333,7 +333,7 @@ def dropped_phi_rotation(patch: pytest.MonkeyPatch) -> None:
     def unturned(original: Callable[..., Tensor], slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:
         return original(slopes, torch.eye(3).to(rotations).expand_as(rotations), q)
 
-    wrap(patch, fused, "_by_real_space", unturned)
+    wrap(patch, tile_sums, "_by_real_space", unturned)
 
 
 @fault("mosaic_spread", "mosaic", "scale")
@@ -341,7 +341,7 @@ def dropped_mosaic_rotation(patch: pytest.MonkeyPatch) -> None:
     def rates(original: Callable[..., Tensor], *args: Any) -> Tensor:
         return original(*args) * f64(0.0, 1.0, 1.0)[:, None, None, None]
 
-    wrap(patch, fused, "step_rotation_rates", rates)
+    wrap(patch, tile_sums, "step_rotation_rates", rates)
 
 
 @fault("N_c", "cells", "scale")
@@ -416,6 +416,44 @@ def dry_lever(patch: pytest.MonkeyPatch) -> None:
         return photons, rows * f64(1.0, 0.5)[:, None]
 
     wrap(patch, tangent, "photons_and_slopes", slopes)
+
+
+# Gradients as a refinement makes them, without the derivatives of the image.
+
+
+@fault("misset_y", "orientation", "scale")
+def pulled_unturned(patch: pytest.MonkeyPatch) -> None:
+    """The sums of every step left in the lab frame."""
+
+    def pulled(original: Callable[..., Any], crossed: Tensor, cells: Tensor, weight: Tensor, given: Any) -> Any:
+        return original(
+            crossed,
+            cells,
+            weight,
+            given._replace(rotations=torch.eye(3).to(given.rotations).expand_as(given.rotations)),
+        )
+
+    wrap(patch, tile_sums, "_uncrossed", pulled)
+
+
+@fault("mosaic_spread", "mosaic", "scale")
+def pulled_the_other_way(patch: pytest.MonkeyPatch) -> None:
+    def pulled(original: Callable[..., Any], *args: Any) -> Any:
+        found = original(*args)
+        return found._replace(angles=-found.angles)
+
+    wrap(patch, tile_sums, "_uncrossed", pulled)
+
+
+@fault("scale", "b_factor", "scale")
+def pulled_too_bright(patch: pytest.MonkeyPatch) -> None:
+    """The derivative by the brightness, 1 % too much."""
+
+    def pulled(original: Callable[..., Any], *args: Any) -> Any:
+        photons, numbers = original(*args)
+        return photons, numbers * torch.cat([torch.ones_like(numbers[1:]), 1.01 * torch.ones_like(numbers[:1])])
+
+    wrap(patch, tangent, "photons_and_pulled", pulled)
 
 
 # The fused kernel's rules for torch.

@@ -33,9 +33,10 @@ from refine.model.pixels import Pixels
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
 from refine.physics.cell import cell_of_rows, real_space_vectors, reciprocal_vectors
-from refine.physics.fused import Execution, FusedSum
+from refine.physics.fused import FusedSum
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
+from refine.physics.tile_sums import Execution
 from refine.problem.identifiability import require_determined, require_identifiable
 from refine.problem.noise import choose_noise
 from refine.problem.problem import Counts, ImageProblem

@@ -5,17 +5,20 @@ thousands of pixels goes through about twenty numbers. The image's derivatives b
 makes beside the image; what the numbers do as the parameters change is left to whoever chose the parameters.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from refine.model.background import Background
 from refine.model.crystal import Crystal
 from refine.model.experiment import Experiment
 from refine.model.forward import crystal_steps, paths, photons_per_electron, visible
 from refine.model.pixels import Pixels
 from refine.physics.background import water_scattering
-from refine.physics.fused import EAGER, Execution, Wanted, moments
+from refine.physics.interference import Steps
+from refine.physics.tile_sums import EAGER, Execution, Inputs, Pull, Wanted, moments, pulled
 from refine.physics.vectors import dot
 
 
@@ -56,26 +59,89 @@ def photons_and_slopes(
 ) -> tuple[Tensor, Tensor]:
     """Expected photons (P,) of a crystal of sampled domains, and their derivatives (m, P) by the `moving` levers, in
     the order of `Levers`, a row a number; the model must carry no derivative itself."""
-    scattering, factors = paths(experiment, pixels)
-    weights = photons_per_electron(experiment) * visible(crystal, experiment, scattering) * factors
-    steps, angles = crystal_steps(crystal, experiment)
-    inputs = (scattering.flatten(1), crystal.real_space, crystal.cells, angles)
-    sought = {name: name in moving for name in ("real_space", "cells", "angles")}
-    wanted = Wanted(**sought, weights="b_factor" in moving)
-    sums = moments(inputs, steps, wanted, how, weights)
-    smooth, scattered, wet = experiment.background, sums.value, photons_per_electron(experiment) * factors.sum(0)
-    if smooth.water is not None:
-        scattered = scattered + water_scattering(smooth.water) * wet
+    at = _Sum.of(crystal, experiment, pixels)
+    sums = moments(at.inputs, at.steps, _wanted(moving), how, at.weights)
+    scattered = sums.value + at.water()
     rows = {
         "real_space": lambda: sums.real_space,
         "cells": lambda: sums.cells,
         "angles": lambda: sums.angles,
-        "b_factor": lambda: (sums.weights.reshape(weights.shape) * weights * dot(scattering, scattering)).sum(0) / -2,
+        "b_factor": lambda: (sums.weights.reshape(at.weights.shape) * at.by_b_factor()).sum(0),
         "brightness": lambda: scattered,
-        "water": lambda: wet,
-        "level": lambda: torch.ones_like(wet),
-        "tilt": lambda: torch.stack(smooth.from_middle(pixels)),
-        "known": lambda: torch.zeros_like(wet) if smooth.image is None else smooth.image[pixels.place],
     }
+    rows |= at.smooth_rows(pixels)
     slopes = [rows[name]().reshape(-1, len(pixels)) for name in Levers._fields if name in moving]
-    return scattered + smooth.photons(pixels), torch.cat([wet.new_zeros(0, len(pixels)), *slopes])
+    photons = scattered + experiment.background.photons(pixels)
+    return photons, torch.cat([photons.new_zeros(0, len(pixels)), *slopes])
+
+
+def photons_and_pulled(
+    crystal: Crystal, experiment: Experiment, pixels: Pixels, moving: frozenset[str], pull: Pull, how: Execution = EAGER
+) -> tuple[Tensor, Tensor]:
+    """As `photons_and_slopes`, but the derivatives (m,) of a function of the photons, whose own by those of some pixels
+    are `pull`."""
+    at = _Sum.of(crystal, experiment, pixels)
+    photons, slope = at.water() + experiment.background.photons(pixels), pixels.slow.new_empty(len(pixels))
+
+    def pull_value(value: Tensor, columns: slice) -> Tensor:
+        photons[columns] += value
+        slope[columns] = found = pull(photons[columns], columns)
+        return found
+
+    value, sums = pulled(at.inputs, at.steps, _wanted(moving), how, at.weights, pull_value)
+    numbers = {
+        "real_space": lambda: sums.real_space,
+        "cells": lambda: sums.cells,
+        "angles": lambda: sums.angles,
+        "b_factor": lambda: (sums.weights * at.by_b_factor()).sum(),
+        "brightness": lambda: (value + at.water()) @ slope,
+    }
+    rows = at.smooth_rows(pixels)
+    found = [numbers[k]() if k in numbers else rows[k]() @ slope for k in Levers._fields if k in moving]
+    return photons, torch.cat([slope.new_zeros(0), *(number.reshape(-1) for number in found)])
+
+
+def _wanted(moving: frozenset[str]) -> Wanted:
+    sought = {name: name in moving for name in ("real_space", "cells", "angles")}
+    return Wanted(**sought, weights="b_factor" in moving)
+
+
+class _Sum(NamedTuple):
+    """The crystal's photons in P pixels as a sum over steps: its inputs and weights (R, P), in photons an electron^2;
+    with what else goes their paths: scattering vectors (3, R, P), photons (P,) of an electron^2 of water."""
+
+    inputs: Inputs
+    steps: Steps
+    weights: Tensor
+    scattering: Tensor
+    wet: Tensor
+    background: Background
+
+    @classmethod
+    def of(cls, crystal: Crystal, experiment: Experiment, pixels: Pixels) -> "_Sum":
+        scattering, factors = paths(experiment, pixels)
+        factors = photons_per_electron(experiment) * factors
+        weights = visible(crystal, experiment, scattering) * factors
+        steps, angles = crystal_steps(crystal, experiment)
+        inputs = (scattering.flatten(1), crystal.real_space, crystal.cells, angles)
+        return cls(inputs, steps, weights, scattering, factors.sum(0), experiment.background)
+
+    def water(self) -> Tensor:
+        """Photons () or (P,) of water."""
+        water = self.background.water
+        return self.wet.new_zeros(()) if water is None else water_scattering(water) * self.wet
+
+    def by_b_factor(self) -> Tensor:
+        """What the derivative (R, P) by the B factor has beyond the sums over steps."""
+        return self.weights * dot(self.scattering, self.scattering) / -2
+
+    def smooth_rows(self, pixels: Pixels) -> dict[str, Callable[[], Tensor]]:
+        """Derivatives (m, P) or (P,) by the levers that leave the crystal alone."""
+        return {
+            "water": lambda: self.wet,
+            "level": lambda: torch.ones_like(self.wet),
+            "tilt": lambda: torch.stack(self.background.from_middle(pixels)),
+            "known": lambda: (
+                torch.zeros_like(self.wet) if self.background.image is None else self.background.image[pixels.place]
+            ),
+        }

@@ -22,7 +22,7 @@ from refine.model.pixels import Pixels
 from refine.parameters.space import ParameterSpace
 from refine.physics.fused import FUSED
 from refine.problem.jumps import bragg_photons, choose_pixels, pieces
-from refine.problem.tangent import tangent
+from refine.problem.tangent import cotangent, tangent
 
 Image = Callable[[Tensor], Tensor]  # z (n,) -> expected photons (P,)
 
@@ -127,10 +127,11 @@ class ModelImage:
 @dataclass(frozen=True)
 class Analytic:
     """Photons (P,), and their Jacobian (P, n) by forward mode, by reverse mode under functorch, by plain reverse mode,
-    and as a refinement makes it (`tangent`): four paths through the code that users take."""
+    as a refinement makes it (`tangent`), and as it makes a gradient (`cotangent`), pixel by pixel: five paths through
+    the code that users take."""
 
     photons: Tensor
-    jacobians: tuple[Tensor, Tensor, Tensor, Tensor]
+    jacobians: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _analytic(model: ModelImage) -> Analytic:
@@ -139,9 +140,15 @@ def _analytic(model: ModelImage) -> Analytic:
     photons = model(at)
     plain = [torch.autograd.grad(pixel, at, retain_graph=True)[0] for pixel in photons]
     _, refined = tangent(model.space, zero, model.interference).photons_and_jacobian(model.pixels)
-    return Analytic(
-        photons.data, (torch.func.jacfwd(model)(zero), torch.func.jacrev(model)(zero), torch.stack(plain), refined)
-    )
+    functional = torch.func.jacfwd(model)(zero), torch.func.jacrev(model)(zero)
+    return Analytic(photons.data, (*functional, torch.stack(plain), refined, _by_gradients(model)))
+
+
+def _by_gradients(model: ModelImage) -> Tensor:
+    """The Jacobian (P, n) row by row, each the gradient of a pixel's photons as a refinement makes gradients."""
+    about = cotangent(model.space, model.space.zero(), model.interference)
+    pixels = [pixel for _, pixel in model.pixels.tiles(1)]
+    return torch.stack([about.to_z(about.pulled(pixel, lambda mu, _: torch.ones_like(mu))[1]) for pixel in pixels])
 
 
 def _bends(model: ModelImage, found: list[Direction]) -> list[Tensor | None]:

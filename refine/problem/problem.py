@@ -15,7 +15,7 @@ from refine.physics.fused import FUSED
 from refine.problem.noise import NOISES, Noise
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
-from refine.problem.tangent import Tangent, tangent
+from refine.problem.tangent import Cotangent, Tangent, cotangent, tangent
 
 TILE_POINTS = 1 << 16  # sub-pixels worked on at once; bounds the memory, cannot change the answer
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
@@ -85,18 +85,17 @@ class ImageProblem:
         return self.observation.photons[self.pixels.place]
 
     def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss () and its gradient (n,) by reverse mode."""
+        """The loss () and its gradient (n,), accumulated tile by tile."""
         self.counts.gradients += 1
         if not self.space.admits(z):
             return z.new_tensor(torch.inf), torch.zeros_like(z)
+        about = cotangent(self.space, z, self.interference)
+        parts = [self._tile_gradient(about, *tile) for tile in self._tiles()]
         prior = restraint_quadratic(self.space, self.restraints, z)
-        value, gradient = prior.value, prior.gradient
-        for tile in self._tiles():
-            at = z.clone().requires_grad_()
-            loss = self._tile_loss(at, *tile)
-            gradient = gradient + torch.autograd.grad(loss, at)[0]
-            value = value + loss.data
-        return value, gradient
+        if not parts:
+            return prior.value, prior.gradient
+        losses, pulled = zip(*parts, strict=True)
+        return prior.value + sum(losses), prior.gradient + about.to_z(sum(pulled))
 
     def quadratic(self, z: Tensor) -> Quadratic:
         """Loss, gradient and Fisher information at z, accumulated tile by tile, and the image."""
@@ -136,6 +135,16 @@ class ImageProblem:
 
     def _tile_loss(self, z: Tensor, pixels: Pixels, observed: Tensor) -> Tensor:
         return self.noise.loss(self.expected(z, pixels), observed, self.observation.variance(pixels)).sum()
+
+    def _tile_gradient(self, about: Cotangent, pixels: Pixels, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss () of a tile and its derivatives (m,) by the numbers of a cotangent."""
+        variance = self.observation.variance(pixels)
+
+        def slope(mu: Tensor, part: slice) -> Tensor:
+            return self.noise.slope(mu, observed[part], variance[part] if variance.dim() else variance)
+
+        mu, found = about.pulled(pixels, slope)
+        return self.noise.loss(mu, observed, variance).sum(), found
 
     def _tile_quadratic(self, about: Tangent, pixels: Pixels, observed: Tensor) -> tuple[Quadratic, Tensor]:
         """By the numbers of a tangent; and the expected photons (P,)."""

@@ -16,8 +16,9 @@ from cli import TRUTH, configuration, observed, result
 import refine
 from refine.app.compilation import COMPILERS, DISABLE, WORTHWHILE, decide_compilation
 from refine.app.main import main
-from refine.physics import fused
-from refine.physics.fused import Execution, fused_interference
+from refine.physics import tile_sums
+from refine.physics.fused import fused_interference
+from refine.physics.tile_sums import Execution
 
 HAS_COMPILER = any(map(shutil.which, COMPILERS))
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -30,10 +31,10 @@ def no_compiler_calls(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("torch.compile was called")
 
-    fused._compiled_terms.cache_clear()
+    tile_sums._compiled_terms.cache_clear()
     monkeypatch.setattr(torch, "compile", refuse)
     yield
-    fused._compiled_terms.cache_clear()
+    tile_sums._compiled_terms.cache_clear()
 
 
 def checked(*arguments):
@@ -79,8 +80,8 @@ def test_zero_structure_factors_fail_and_say_why(tmp_path):
 
 
 def test_a_wrong_derivative_fails_by_name(tmp_path, monkeypatch):
-    right = fused._by_real_space
-    monkeypatch.setattr(fused, "_by_real_space", lambda *given: 1.001 * right(*given))
+    right = tile_sums._by_real_space
+    monkeypatch.setattr(tile_sums, "_by_real_space", lambda *given: 1.001 * right(*given))
     code, said = checked(configuration(tmp_path, TRUTH))
     assert code == 1
     assert "FAILED alpha: first derivative" in said
@@ -151,7 +152,7 @@ def test_compiled_derivatives_are_exact_to_second_order(tmp_path, monkeypatch):
     compiled = refine.build_problem(config, refine.build_model(config))
     calls = []
     real = torch.compile
-    fused._compiled_terms.cache_clear()
+    tile_sums._compiled_terms.cache_clear()
     monkeypatch.setattr(torch, "compile", lambda f, **options: (calls.append(f), real(f, **options))[1])
     eager = replace(compiled, interference=functools.partial(fused_interference, how=Execution()))
     z = compiled.space.zero() + 0.01
@@ -164,7 +165,7 @@ def test_compiled_derivatives_are_exact_to_second_order(tmp_path, monkeypatch):
     ):
         expected = ask(eager)
         assert float((ask(compiled) - expected).abs().max()) <= 1e-10 * float(expected.abs().max())
-    assert calls == [fused._step_terms]
+    assert calls == [tile_sums._step_terms]
 
 
 @pytest.mark.slow

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.func import grad, jacfwd, jacrev
 
 from refine.app.compilation import COMPILERS
-from refine.physics import fused
+from refine.physics import tile_sums
 from refine.physics.cell import real_space_vectors
-from refine.physics.fused import Execution, Inputs, Wanted, fused_interference, moments
+from refine.physics.fused import fused_interference
 from refine.physics.interference import Steps, interference
 from refine.physics.mosaic import mosaic_domains, step_rotations
 from refine.physics.rotation import misset_rotation
 from refine.physics.shapes import SHAPES
+from refine.physics.tile_sums import Execution, Inputs, Moments, Pulled, Wanted, moments, pulled
 
 NAMES = ("scattering", "real_space", "cells", "angles")
 ROUNDING = 1e-10
@@ -282,10 +283,40 @@ def test_tiles_cannot_change_the_answer(shape: str, monkeypatch: pytest.MonkeyPa
     everything = Wanted(*[True] * 5)
     wanted = moments(inputs, steps, everything)
     for tile, most in ((7, 3), (1, 1), (40, 64), (15 * 5, 15)):
-        monkeypatch.setattr(fused, "TILE", tile)
-        monkeypatch.setattr(fused, "MOST_STEPS", most)
+        monkeypatch.setattr(tile_sums, "TILE", tile)
+        monkeypatch.setattr(tile_sums, "MOST_STEPS", most)
         for mine, theirs in zip(moments(inputs, steps, everything), wanted, strict=True):
             assert relative(mine, theirs) < 1e-13
+
+
+def require_pulled(found: Pulled, sums: Moments, slope: Tensor, tolerance: float) -> None:
+    """The derivatives that were wanted are the products of those of the intensity with a function's by it."""
+    assert found.real_space.shape == (3, 3)
+    assert relative(found.real_space.flatten(), sums.real_space @ slope) < tolerance
+    assert relative(found.cells, sums.cells @ slope) < tolerance
+    assert relative(found.angles, sums.angles @ slope) < tolerance
+    assert relative(found.weights, sums.weights.reshape(found.weights.shape) * slope) < tolerance
+
+
+@given(cases(), st.integers(1, 4), st.sampled_from([1, 20, 1 << 15]))
+@settings(max_examples=30)
+def test_derivatives_of_a_function_of_the_intensity(drawn: tuple, rays: int, tile: int) -> None:
+    inputs, steps = make_case(*drawn)
+    by_ray = 0.5 + torch.rand(rays, 12 // rays, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    inputs = (inputs[0][:, : by_ray.numel()], *inputs[1:])
+    wanted, target = Wanted(False, True, True, True, True), weights(12 // rays)
+    sums = moments(inputs, steps, wanted, weights=by_ray)
+
+    def pull(value: Tensor, columns: slice) -> Tensor:
+        return value * target[columns]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tile_sums, "TILE", tile)
+        value, found = pulled(inputs, steps, wanted, Execution(), by_ray, pull)
+    assert relative(value, sums.value) < ROUNDING
+    if len(steps.fractions) * steps.phi_steps == 1:
+        found, sums = found._replace(angles=found.angles[1:2]), sums._replace(angles=sums.angles[1:2])
+    require_pulled(found, sums, value * target, ROUNDING)
 
 
 def test_only_what_is_wanted_is_computed() -> None:
@@ -358,6 +389,18 @@ def test_no_number_is_needed_to_know_the_shapes(shape: str, interpolated: bool) 
         assert all(part.device.type == "meta" and part.dtype == torch.float64 for part in found)
 
 
+def test_nor_for_the_derivatives_of_a_function_of_the_intensity() -> None:
+    inputs, steps = fixed_case("square", points=30)
+    moved = {k: getattr(steps, k).to("meta") for k in ("axes", "fractions", "spindle", "intensity", "lowest")}
+    by_ray = torch.ones(3, 10, device="meta", dtype=torch.float64)
+    for precision in (torch.float64, torch.float32):
+        how, wanted = Execution(precision), Wanted(False, True, True, True, True)
+        on_device = tuple(x.to("meta") for x in inputs)
+        value, found = pulled(on_device, replace(steps, **moved), wanted, how, by_ray, lambda value, _: 2 * value)
+        assert [tuple(part.shape) for part in (value, *found)] == [(10,), (3, 3), (3,), (3,), (3, 10)]
+        assert all(part.device.type == "meta" and part.dtype == torch.float64 for part in (value, *found))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32], ids=str)
@@ -370,3 +413,11 @@ def test_compiled_moments_are_the_same(shape: str, precision: torch.dtype) -> No
         mine, theirs = (moments(inputs, steps, wanted, Execution(precision, c), by_ray) for c in (True, False))
         for a, b in zip(mine, theirs, strict=True):
             assert a.numel() == 0 or relative(a, b) < (1e-11 if precision == torch.float64 else 1e-5)
+    target, wanted = weights(50), Wanted(False, True, True, True, True)
+    sums = moments(inputs, steps, wanted, weights=by_ray)
+    for compiled in (True, False):
+        how = Execution(precision, compiled)
+        value, found = pulled(inputs, steps, wanted, how, by_ray, lambda _, columns: target[columns])
+        bound = 1e-10 if precision == torch.float64 else 1e-4
+        assert relative(value, sums.value) < bound
+        require_pulled(found, sums, target, bound)

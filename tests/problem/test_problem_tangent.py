@@ -16,9 +16,10 @@ from refine.model.pixels import Pixels
 from refine.parameters.catalogue import CATALOGUE
 from refine.parameters.jacobian import jacobian
 from refine.parameters.space import ParameterSpace
-from refine.physics.fused import FUSED, Execution, FusedSum
+from refine.physics.fused import FUSED, FusedSum
 from refine.physics.interference import interference
-from refine.problem.tangent import tangent
+from refine.physics.tile_sums import Execution
+from refine.problem.tangent import cotangent, tangent
 
 SIZE = (12, 10)
 HELD = ("cell", "orientation", "scale", "cells", "mosaic", "b_factor", "background", "water")
@@ -72,9 +73,20 @@ def require_same(space: ParameterSpace, z: Tensor, tolerance: float = 1e-11, how
     photons, found = tangent(space, z, FusedSum(how) if how else FUSED).photons_and_jacobian(pixels)
     wanted = torch.func.jacfwd(image)(z)
     assert relative(photons, image(z)) < tolerance
+    require_same_gradient(space, z, photons, found, 10 * tolerance, how)
     for mine, theirs in zip(found.T, wanted.T, strict=True):
         assert largest(theirs) > 0
         assert largest(mine - theirs) / largest(theirs) < tolerance
+
+
+def require_same_gradient(
+    space: ParameterSpace, z: Tensor, photons: Tensor, rows: Tensor, tolerance: float, how: Execution | None
+) -> None:
+    """The derivatives of half the sum of the photons' squares, over two lists of pixels, are those by the Jacobian."""
+    pixels, about = whole(space), cotangent(space, z, FusedSum(how) if how else FUSED)
+    parts = [about.pulled(pixels[part], lambda mu, _: mu) for part in (slice(70), slice(70, None))]
+    assert relative(torch.cat([part[0] for part in parts]), photons) < tolerance
+    assert relative(about.to_z(parts[0][1] + parts[1][1]), photons @ rows) < tolerance
 
 
 @pytest.mark.parametrize("shape", ["square", "gauss", "round"])
