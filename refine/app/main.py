@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refine import __version__
+from refine.app.allocation import keep_freed_memory
 from refine.errors import InputError
 
 NOT_DONE, WRONG_INPUT, INTERRUPTED = 1, 2, 130
@@ -69,6 +70,7 @@ def entry() -> NoReturn:
     """The console script. Threads that wait sleep, unless the environment says otherwise: where several processes share
     the cores, waiting actively takes most of their time."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     code = main()
     try:
         sys.stdout.flush()

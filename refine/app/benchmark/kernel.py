@@ -16,6 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
+from refine.app.allocation import keep_freed_memory
 from refine.app.benchmark import kernel_worker as worker
 from refine.app.benchmark.kernel_config import KernelBenchmark, KernelCase, Scaling
 from refine.app.benchmark.kernel_report import Measured, Point, write_report
@@ -121,7 +122,7 @@ def _processes(ways: Sequence[Way]) -> Iterator[list[Run]]:
     try:
         for way in ways:
             with _environment(OMP_NUM_THREADS=str(way.threads)):
-                pools.append(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
+                pools.append(ProcessPoolExecutor(1, get_context("spawn"), keep_freed_memory))
                 pools[-1].submit(os.getpid).result()
         yield [lambda function, *given, pool=pool: pool.submit(function, *given).result() for pool in pools]
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from refine.app.allocation import keep_freed_memory
 from refine.app.benchmark.cases import prepare_image
 from refine.app.benchmark.config import OptimizerBenchmark
 from refine.app.benchmark.report import write_report
@@ -80,7 +81,7 @@ def _carry_out(tasks: Sequence[Task], processes: int, console: Console) -> Itera
 
 def _in_pool(tasks: Sequence[Task], processes: int) -> Iterator[Trial]:
     waiting = iter(tasks)
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), keep_freed_memory)
     try:
         running: set[Future[Trial]] = {pool.submit(run_task, task) for task in itertools.islice(waiting, 2 * processes)}
         while running:
