@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from refine.physics.tile_sums import parts
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -42,7 +44,6 @@ class Pixels:
         return inside if self.panel is None else (self.panel, *inside)
 
     def tiles(self, width: int) -> Iterator[tuple[slice, "Pixels"]]:
-        """The list cut into pieces of at most `width` pixels, each with its place."""
-        for start in range(0, len(self), width):
-            place = slice(start, start + width)
+        """The list cut into pieces of at most `width` pixels, alike in length, each with its place."""
+        for place in parts(len(self), width):
             yield place, self[place]

@@ -9,6 +9,7 @@ A step's own arithmetic, `_step_terms`, is elementwise and can be compiled; the 
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from refine.physics.structure_factor import nearest_intensity
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]  # scattering, real_space, cells, angles
 Pull = Callable[[Tensor, slice], Tensor]  # a function's derivatives (W,) by the intensities (W,) of some pixels
-TILE = 1 << 15  # steps x points worked on at once: the dozens of arrays of a tile stay in a core's cache
+TILE = 1 << 16  # steps x points worked on at once: the dozens of arrays of a tile stay in the caches
 COMPILED_TILE = 1 << 17  # likewise: compiled, there are few arrays, and a call costs more
 MOST_STEPS = 64  # steps at most in a tile
 FEW_STEPS = 4  # below it nine products beat a matrix product
@@ -120,6 +121,13 @@ def pulled(
     return value, _uncrossed(crossed, by_cells, by_weight, given)
 
 
+def parts(count: int, most: int) -> Iterator[slice]:
+    """A list of `count` cut into as few parts as hold at most `most` each; alike in length, for a part costs something
+    however short it is."""
+    length = max(1, math.ceil(count / max(1, math.ceil(count / most))))
+    return (slice(start, start + length) for start in range(0, count, length))
+
+
 class _Given(NamedTuple):
     """What a sum is of, ready to be cut into tiles: q (3, R, P), a_j (3, 3), N (3,), weights (R, P), rotations
     (M, 3, 3) and where angles are wanted their rates (3, M, 3, 3); all in float64."""
@@ -148,19 +156,16 @@ class _Given(NamedTuple):
 
     def blocks(self, most: int, how: Execution) -> list["_Block"]:
         """The steps, in blocks of at most `most`."""
-        parts = [slice(m0, m0 + most) for m0 in range(0, len(self.rotations), most)]
         return [
             _Block.of(self.real_space, self.cells, self.rotations[part], self.rates[:, part], how.precision)
-            for part in parts
+            for part in parts(len(self.rotations), most)
         ]
 
     def tiles(self, height: int, how: Execution) -> Iterator[tuple[slice, Tensor]]:
         """The pixels, in tiles for blocks of some steps, each with its q (3, R W)."""
         rays, pixels = self.weights.shape
         tile = COMPILED_TILE if how.compiled else TILE
-        width = max(1, tile * torch.get_num_threads() // (height * rays))
-        for p0 in range(0, pixels, width):
-            columns = slice(p0, p0 + width)
+        for columns in parts(pixels, max(1, tile * torch.get_num_threads() // (height * rays))):
             yield columns, self.points[..., columns].flatten(1)
 
     @property

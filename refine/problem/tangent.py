@@ -73,7 +73,8 @@ def _by_levers(space: ParameterSpace, z: Tensor, interference: Interference) -> 
     """By the levers of the image, or None where z (n,) acts through something else."""
     if (acting := _acting(space, z, interference)) is None:
         return None
-    parts = {name: jacobian(part, acting.z) for name, part in acting.levers._asdict().items()}
+    rows = jacobian(torch.cat([part.reshape(-1) for part in acting.levers]), acting.z)
+    parts = dict(zip(Levers._fields, rows.split([part.numel() for part in acting.levers]), strict=True))
     moving = frozenset(name for name, part in parts.items() if bool((part != 0).any()))
 
     def slopes(pixels: Pixels) -> tuple[Tensor, Tensor]:
