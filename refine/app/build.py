@@ -120,8 +120,7 @@ def build_model(config: Config, known: Setup | None = None) -> Setup:
     config = of_image(config, config.images[0]) if config.images else config
     like = torch.zeros((), dtype=torch.float64, device=choose_device(config.device))
     crystal = _crystal(config, like)
-    read = (known.experiment.structure_factors, known.notes[0]) if known else None
-    factors, note = read or _structure_factors(config, like)
+    factors, note = (known.experiment.structure_factors, known.notes[0]) if known else _structure_factors(config, like)
     source = _source(config)
     detector = build_detector(config, crystal, source)
     experiment = Experiment(

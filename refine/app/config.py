@@ -192,8 +192,6 @@ class Config(Section):
             yield Problem("crystal.mosaic.model", self.crystal.mosaic.model, "gaussian for shoeboxes")
         if scan.osc != 0:
             yield Problem("crystal.scan.osc", scan.osc, "0 for shoeboxes, which are of stills")
-        if self.detector.oversample != 1:
-            yield Problem("detector.oversample", self.detector.oversample, "1 for shoeboxes")
         if self.background.model == "file" or self.background.water_um:
             needs = "none, constant or plane, without water, for shoeboxes, each of which has its own"
             yield Problem("background.model", self.background.model, needs)

@@ -56,10 +56,10 @@ def spots_of(
 
 def recording(experiment: Experiment, spots: Predicted) -> Tensor:
     """What the detector spreads reflections by, as causes (R, k, 3), standard deviations in 1/Å: photons count where
-    their pixel's centre is, wherever in the pixel they fell and, with a sensor, however deep they went.
+    their pixel's centre is, in whichever of its sub-pixels they fell and, with a sensor, however deep they went.
 
-    A Gaussian of a pixel's variance, 1/12 of its edge squared, stands for the pixel itself: the model's photons are
-    taken at its centre. All of it lies in the Ewald sphere and moves no spot.
+    A Gaussian of the sub-pixels' variance, (1 - 1 / oversample^2) / 12 of the pixel's edge squared, stands for them:
+    the model's photons are taken at the pixel's centre. All of it lies in the Ewald sphere and moves no spot.
     """
     detector, panel = experiment.detector, None if experiment.detector.panels is None else spots.panel
 
@@ -68,7 +68,8 @@ def recording(experiment: Experiment, spots: Predicted) -> Tensor:
 
     across = rays(spots.fast + 0.5, spots.slow) - rays(spots.fast - 0.5, spots.slow)
     along = rays(spots.fast, spots.slow + 0.5) - rays(spots.fast, spots.slow - 0.5)
-    causes = [across / 12**0.5, along / 12**0.5]
+    edge = ((1 - detector.oversample**-2) / 12) ** 0.5
+    causes = [edge * across, edge * along]
     if detector.sensor is not None:
         ray, normals = rays(spots.fast, spots.slow), detector.normals(spots.fast, spots.slow, panel)
         spread = path_deviation((ray * normals).sum(0), *detector.sensor.in_mm)

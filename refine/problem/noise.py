@@ -38,7 +38,8 @@ class Noise:
 
     deviance: twice the loss above that of a perfect model. expected_deviance: the sums of its means and of its
     variances over pixels of given expectations, under counting noise.
-    scatter: variance of the slope under counting noise, where it is not the information.
+    scatter: variance of the slope under counting noise, where it is not the information. tail: square root of the
+    deviance beyond which a pixel pulls less the farther it is off; such losses may have several minima.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Noise:
     deviance: PixelTerm
     expected_deviance: Expectation
     scatter: PixelTerm | None = None
+    tail: float = float("inf")
 
     def slope(self, mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
         """First of the `derivatives`."""
@@ -142,7 +144,7 @@ def robust(base: Noise, log_derivatives: Callable[[Tensor, Tensor], tuple[Tensor
     def deviance(mu: Tensor, n: Tensor, readout: Tensor) -> Tensor:
         return _tailed(base.deviance(mu, n, readout))
 
-    return Noise("robust", loss, derivatives, deviance, base.expected_deviance)
+    return Noise("robust", loss, derivatives, deviance, base.expected_deviance, tail=TAIL)
 
 
 _POISSON = Noise(

@@ -15,6 +15,7 @@ PASSES = 60  # of Fisher scoring, at most
 SETTLED = 1e-8  # relative change of a box's expected photons below which it is done
 CLOSE = 0.01  # relative change below which steps may be Newton's, which the tails of robust losses mislead farther off
 FREELY = 3  # passes after which a plane that has become a level stays one: some would change at every pass
+FACTORS = tuple(2 ** (power / 2) for power in range(-6, 8) if power)  # of an intensity, where others are looked at
 REGULAR = 1e-12  # added to a unit diagonal: a box without photons or pixels has no inverse
 
 
@@ -90,55 +91,104 @@ class BoxFit(NamedTuple):
 def fit_boxes(profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes, passes: int = PASSES) -> BoxFit:
     """The likeliest background and intensity of every box, whose photons for |F| = 1 are `profiles` (R, P).
 
-    Neither is ever below 0: a plane that would be, somewhere, becomes a level. Steps are those of Fisher scoring or,
-    where they are small and shrink, Newton's; boxes that have settled are left alone while the others go on, through so
-    many passes at most.
+    Neither is ever below 0: a plane that would be, somewhere, becomes a level. Robust losses have several minima where
+    pixels lie far off: such boxes are looked at with other intensities too, and go on from the best of them, so that
+    the loss does not jump from one minimum to another as the crystal moves.
     """
     columns = torch.cat([data.terms.expand(len(profiles), -1, -1), profiles[:, None]], 1)
-    weights = data.use / (data.observed.clamp_min(0.0) + data.readout + 1)
-    sloped = torch.ones_like(data.use[:, :1])
-    linear, free = _solved(columns, weights, weights * data.observed, amplitudes, sloped)
-    left, places = _Left(columns, data, amplitudes), torch.arange(len(profiles), device=profiles.device)
-    newton, change = torch.zeros_like(data.use[:, 0]), linear.new_full((len(linear),), torch.inf)
-    for number in range(passes):
-        sloped = free[places, 1:-1] | (number < FREELY)
-        before, (linear[places], free[places], change) = change, left.step(linear[places], noise, newton, sloped)
-        far = change > SETTLED
-        if not bool(far.any()):
-            break
-        newton, change = ((change < CLOSE) & (change < before))[far], change[far]
-        left, places = left.chosen(far), places[far]
-    return _described(linear, free, _Left(columns, data, amplitudes), noise)
+    boxes = _Boxes(columns, data, amplitudes)
+    found = boxes.settled(boxes.start(), noise, passes)
+    doubtful = boxes.outlying(found.linear, noise).nonzero()[:, 0]
+    some, linear = boxes.chosen(doubtful), found.linear[doubtful]
+    other, lower = some.best_of_many(linear, noise)
+    again = some.chosen(lower).settled(_Linear(other[lower], found.free[doubtful][lower]), noise, passes)
+    better = some.losses(linear, noise)[lower] > some.chosen(lower).losses(again.linear, noise)
+    for whole, part in zip(found, again, strict=True):
+        whole[doubtful[lower][better]] = part[better]
+    return boxes.described(found, noise)
 
 
-class _Left(NamedTuple):
-    """Boxes to be fitted."""
+class _Linear(NamedTuple):
+    """Linear values (R, T + 1) and which of them are free."""
+
+    linear: Tensor
+    free: Tensor
+
+
+class _Boxes(NamedTuple):
+    """Boxes to be fitted; columns as in `BoxFit`."""
 
     columns: Tensor
     data: BoxData
     amplitudes: Amplitudes
 
-    def chosen(self, which: Tensor) -> "_Left":
-        return _Left(self.columns[which], self.data.chosen(which), self.amplitudes.chosen(which))
+    def chosen(self, which: Tensor) -> "_Boxes":
+        return _Boxes(self.columns[which], self.data.chosen(which), self.amplitudes.chosen(which))
 
-    def step(self, linear: Tensor, noise: Noise, newton: Tensor, sloped: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The next linear values, which of them are free, and the relative change (R,) of the photons; by the exact
-        curvature where `newton` (R,) and there is a minimum, by the information elsewhere."""
+    def start(self) -> _Linear:
+        """Least squares, pixels weighted by what they hold."""
+        weights = self.data.use / (self.data.observed.clamp_min(0.0) + self.data.readout + 1)
+        sloped = torch.ones_like(self.data.use[:, :1])
+        return _solved(self.columns, weights, weights * self.data.observed, self.amplitudes, sloped)
+
+    def outlying(self, linear: Tensor, noise: Noise) -> Tensor:
+        """Which (R,) have pixels in the tails of a robust loss, and an intensity to be found."""
+        deviance = noise.deviance(_sums(linear, self.columns), self.data.observed, self.data.readout)
+        return ((deviance > noise.tail**2) & self.data.use).any(1) & (self.amplitudes.sigmas > 0)
+
+    def losses(self, linear: Tensor, noise: Noise) -> Tensor:
+        """The loss (R,) of every box."""
+        return box_losses(linear[:, -1], _sums(linear, self.columns), self.data, noise, self.amplitudes)
+
+    def best_of_many(self, linear: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Linear values whose intensities are the best of `FACTORS` times those given, and where (R,) they are better
+        than those."""
+        best, least = linear, (here := self.losses(linear, noise))
+        for factor in FACTORS:
+            tried = torch.cat([linear[:, :-1], factor * linear[:, -1:]], 1)
+            losses = self.losses(tried, noise)
+            best = torch.where((losses < least)[:, None], tried, best)
+            least = torch.minimum(losses, least)
+        return best, least < here
+
+    def settled(self, start: _Linear, noise: Noise, passes: int) -> _Linear:
+        """After at most so many steps, of Fisher scoring or, where they are small and shrink, Newton's; boxes that
+        have settled are left alone while the others go on."""
+        linear, free = start
+        left, places = self, torch.arange(len(linear), device=linear.device)
+        newton, change = torch.zeros_like(self.data.use[:, 0]), linear.new_full((len(linear),), torch.inf)
+        for number in range(passes if len(linear) else 0):
+            sloped = free[places, 1:-1] | (number < FREELY)
+            before, ((linear[places], free[places]), change) = change, left.step(linear[places], noise, newton, sloped)
+            far = change > SETTLED
+            if not bool(far.any()):
+                break
+            newton, change = ((change < CLOSE) & (change < before))[far], change[far]
+            left, places = left.chosen(far), places[far]
+        return _Linear(linear, free)
+
+    def step(self, linear: Tensor, noise: Noise, newton: Tensor, sloped: Tensor) -> tuple[_Linear, Tensor]:
+        """The next linear values, and the relative change (R,) of the photons; by the exact curvature where `newton`
+        (R,) and there is a minimum, by the information elsewhere."""
         expected, use = _sums(linear, self.columns), self.data.use
         slope, curvature, information = noise.derivatives(expected, self.data.observed, self.data.readout)
         newton = newton & _definite(_normal(self.columns, use * curvature, self.amplitudes))
         weights = use * torch.where(newton[:, None], curvature, information)
-        found, free = _solved(self.columns, weights, weights * expected - use * slope, self.amplitudes, sloped)
-        change = _sums(found - linear, self.columns).abs().amax(1) / expected.amax(1).clamp_min(1.0)
-        return found, free, change
+        found = _solved(self.columns, weights, weights * expected - use * slope, self.amplitudes, sloped)
+        change = _sums(found.linear - linear, self.columns).abs().amax(1) / expected.amax(1).clamp_min(1.0)
+        return found, change
+
+    def described(self, found: _Linear, noise: Noise) -> BoxFit:
+        expected, use = _sums(found.linear, self.columns), self.data.use
+        slope, _, information = noise.derivatives(expected, self.data.observed, self.data.readout)
+        normal = _normal(self.columns, weights := use * information, self.amplitudes)
+        return BoxFit(found.linear, expected, self.columns, found.free, use * slope, weights, normal)
 
 
-def _described(linear: Tensor, free: Tensor, boxes: _Left, noise: Noise) -> BoxFit:
-    expected, use = _sums(linear, boxes.columns), boxes.data.use
-    slope, _, information = noise.derivatives(expected, boxes.data.observed, boxes.data.readout)
-    weights = use * information
-    normal = _normal(boxes.columns, weights, boxes.amplitudes)
-    return BoxFit(linear, expected, boxes.columns, free, use * slope, weights, normal)
+def box_losses(intensities: Tensor, expected: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes) -> Tensor:
+    """The loss (R,) of boxes of expected photons (R, P), with the pull of amplitudes that are known to a precision."""
+    losses = torch.where(data.use, noise.loss(expected, data.observed, data.readout), 0.0).sum(1)
+    return losses + amplitudes.precisions * (intensities - amplitudes.intensities) ** 2 / 2
 
 
 def _normal(columns: Tensor, weights: Tensor, amplitudes: Amplitudes) -> Tensor:
@@ -157,9 +207,7 @@ def _definite(normal: Tensor) -> Tensor:
     return torch.linalg.cholesky_ex(normal).info == 0
 
 
-def _solved(
-    columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes, sloped: Tensor
-) -> tuple[Tensor, Tensor]:
+def _solved(columns: Tensor, weights: Tensor, pull: Tensor, amplitudes: Amplitudes, sloped: Tensor) -> _Linear:
     """Weighted least squares (weights (R, P), pull (R, P) = weights times what is aimed at) within the limits, where
     slopes may be those that are `sloped` (R, T - 1): the linear values, and which of them are free."""
     normal, right = _normal(columns, weights, amplitudes), (columns @ pull[:, :, None])[:, :, 0]
@@ -175,7 +223,7 @@ def _solved(
         if bool(beyond.any()):
             free = free & ~beyond
             linear = _least(normal, right, free, held)
-    return linear, free
+    return _Linear(linear, free)
 
 
 def _negative_intensity(linear: Tensor) -> Tensor:

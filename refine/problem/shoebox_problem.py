@@ -19,7 +19,7 @@ from refine.problem.noise import Noise
 from refine.problem.problem import Counts
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
-from refine.problem.separable import PASSES, Amplitudes, BoxData, BoxFit, fit_boxes, inverse_product
+from refine.problem.separable import PASSES, Amplitudes, BoxData, BoxFit, box_losses, fit_boxes, inverse_product
 from refine.problem.shoebox import Shoeboxes
 
 TILE_BOXES = 1024  # worked on at once; bounds the memory, cannot change the answer
@@ -124,13 +124,13 @@ class ShoeboxProblem:
     def _start_paths(self) -> Paths:
         """What beam and detector do in the start: scattering vectors (3, R, P) and factors (R, P)."""
         with torch.no_grad():
-            found = paths(self.space.start.experiment, self.boxes.pixels)
+            found = _at_centres(self.space.start, self.boxes.pixels)
             shape = self.boxes.use.shape
             return Paths(found.scattering[:, 0].unflatten(1, shape), found.factors[0].reshape(shape))
 
     def _scattering_of(self, model: Model) -> Tensor:
         """(3, R, P)."""
-        return paths(model.experiment, self.boxes.pixels).scattering[:, 0].unflatten(1, self.boxes.use.shape)
+        return _at_centres(model, self.boxes.pixels).scattering[:, 0].unflatten(1, self.boxes.use.shape)
 
     @cached_property
     def _moves_detector(self) -> bool:
@@ -138,16 +138,14 @@ class ShoeboxProblem:
         with torch.enable_grad():
             model = self.space.to_model(self.space.zero().requires_grad_())
             one = Pixels(*(torch.zeros_like(self.boxes.pixels.slow[:1]),) * 2, _first(self.boxes.pixels.panel))
-            return paths(model.experiment, one).scattering.requires_grad
+            return _at_centres(model, one).scattering.requires_grad
 
     def _scattering(self, model: Model) -> Tensor:
         return self._scattering_of(model) if self._moves_detector else self._start_paths.scattering
 
     def _loss_of(self, fit: BoxFit) -> Tensor:
-        """The loss () of the boxes, with the pull of the amplitudes that are known to a precision."""
-        losses = self.noise.loss(fit.expected, self.boxes.observed, self.boxes.readout)
-        pulls = self.amplitudes.precisions * (fit.intensities - self.amplitudes.intensities) ** 2
-        return torch.where(self.boxes.use, losses, 0.0).sum() + pulls.sum() / 2
+        """The loss () of the boxes."""
+        return box_losses(fit.intensities, fit.expected, self._data, self.noise, self.amplitudes).sum()
 
     def _quadratic(self, z: Tensor) -> Quadratic:
         if not self.space.admits(z):
@@ -183,6 +181,12 @@ class ShoeboxProblem:
         lost = shared.mT @ inverse_product(fit.normal, fit.free, shared)
         curvature = (by_z.mT @ (weighted @ rows.mT) @ by_z - lost).sum(0)
         return gradients, curvature, self._loss_of(fit)
+
+
+def _at_centres(model: Model, pixels: Pixels) -> Paths:
+    """Of the pixels' centres alone: their area is in the spots' `recorded` spread."""
+    experiment = model.experiment
+    return paths(replace(experiment, detector=replace(experiment.detector, oversample=1)), pixels)
 
 
 def _first(panel: Tensor | None) -> Tensor | None:

@@ -346,7 +346,6 @@ WRONG = {
     "refinement.restraints.amplitudes": ["refinement.restraints.amplitudes={relative_sigma: 0.3}"],
     "crystal.mosaic.model": ["crystal.mosaic={model: domains, spread_deg: 0}"],
     "crystal.scan.osc": ["crystal.scan={osc: 1, steps: 2}"],
-    "detector.oversample": ["detector.oversample=2"],
     "background.model": ["background.water_um=4"],
     "refinement.free": ["refinement.free=[cell, polarization]"],
     "refinement.strategy": ["refinement.strategy=stages", "refinement.stages=[{stage: pixels}]"],

@@ -12,7 +12,8 @@ from refine.model.prediction import predict_all, recording, spots_of
 from refine.physics.gaussian_spots import profiles, reflected
 
 SHARP = model()
-STILL = SHARP._replace(crystal=replace(SHARP.crystal, cells=f64(8.0, 7.0, 6.0)))  # spots of a pixel and more
+FINE = replace(SHARP.experiment, detector=replace(SHARP.experiment.detector, oversample=8))
+STILL = SHARP._replace(crystal=replace(SHARP.crystal, cells=f64(8.0, 7.0, 6.0)), experiment=FINE)  # spots of a pixel
 SPOTS = predict_all(*STILL, D_MIN)
 
 
@@ -37,6 +38,10 @@ def test_a_pixel_is_as_if_averaged_over_its_area() -> None:
     )
     assert relative(found, averaged) < 0.05
     assert relative(centre, averaged) > 0.2
+
+
+def test_centres_alone_have_no_area() -> None:
+    assert largest(recording(SHARP.experiment, SPOTS)) == 0
 
 
 def test_recording_moves_no_spot() -> None:
