@@ -216,9 +216,7 @@ def _gather(out: Moments, points: Moments, weights: Tensor, columns: slice) -> N
     sums = zip((out.value[None], out.real_space, out.cells, out.angles), (value[None], *others), strict=False)
     for place, part in sums:
         if place.numel():
-            torch.mul(part[:, 0], weights[0], out=place[:, columns])
-            for ray in range(1, len(weights)):
-                place[:, columns].addcmul_(part[:, ray], weights[ray])
+            torch.sum(part * weights, 1, out=place[:, columns])
 
 
 @functools.cache

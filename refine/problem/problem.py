@@ -17,7 +17,7 @@ from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
 from refine.problem.tangent import Cotangent, Tangent, cotangent, tangent
 
-TILE_POINTS = 1 << 16  # sub-pixels worked on at once; bounds the memory, cannot change the answer
+TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
 
 
