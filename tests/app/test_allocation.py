@@ -1,5 +1,6 @@
 """What the process asks of the C library's allocator."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -28,9 +29,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def faults(how: str) -> int:
-    """Pages fetched anew while a process makes and frees a tile's arrays a few hundred times."""
-    done = subprocess.run([sys.executable, "-c", FAULTS, how, str(PASSES)], capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    """Pages fetched anew while a process makes and frees a tile's arrays a few hundred times, where the allocator does
+    not find a threshold by itself."""
+    fixed = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    command = [sys.executable, "-c", FAULTS, how, str(PASSES)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=fixed).stdout)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
