@@ -18,6 +18,7 @@ from refine.problem.derivatives import Findings, Row, check_derivatives
 
 ORDERS = {"1": 1, "2": 2, "both": 2}
 MOST_CANDIDATES = 1 << 16  # pixels among which those to check are chosen
+BRIGHT = 100.0  # electrons
 HEADER = ("parameter", "unit", "value", "column norm", "error 1st", "order", "error 2nd", "order", "verdict")
 
 
@@ -43,12 +44,17 @@ def gradcheck(
 
 
 def _of_pixels(config: Config, path: Path) -> Config:
-    """Without the amplitudes, which shoeboxes find by themselves: the model of the image has no derivatives by them.
+    """Without the amplitudes, which shoeboxes find by themselves: the model of the image has no derivatives by them,
+    and where they are unknown, all are alike and bright enough to stand above the background's rounding.
     Raises InputError where nothing is left."""
     free = tuple(name for name in config.refinement.free if name != "amplitudes")
     if not free:
         raise InputError(f"{path}: key 'refinement.free': amplitudes are no parameters of the image; give others, too")
-    return config.model_copy(update={"refinement": config.refinement.model_copy(update={"free": free})})
+    factors = config.structure_factors
+    if factors.unknown:
+        factors = factors.model_copy(update={"unknown": False, "default": BRIGHT})
+    refinement = config.refinement.model_copy(update={"free": free})
+    return config.model_copy(update={"refinement": refinement, "structure_factors": factors})
 
 
 def table(found: Findings) -> list[str]:
