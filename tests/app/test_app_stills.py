@@ -172,7 +172,7 @@ def test_two_runs_are_the_same_and_so_is_a_resumed_one(alone: Path, folder: Path
     assert without_time(folder / "again") == without_time(alone)
 
 
-@pytest.mark.parametrize("moments", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_answer(folder: Path, tmp_path: Path, moments: int) -> None:
     path = written(folder / "killed.yaml", "a", True)
 

@@ -44,7 +44,7 @@ def reference(place):
     return place / "reference"
 
 
-@pytest.mark.parametrize("moments", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moments", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_goes_on_to_the_same_answer(place, tmp_path, moments):
     def arguments(out):
         return ["run", str(place / "config.yaml"), "-o", str(out), *FAR, "output.report=true"]
