@@ -13,6 +13,7 @@ from refine.problem.problem import Counts, ImageProblem
 from refine.problem.quadratic import covariance
 from refine.solvers.solution import Solution
 
+ROUNDING = 1e-12  # an esd below it, whatever the unit, is that of a value that does not move
 TIED = 1 - 1e-9  # a correlation above it is none of the data's
 FIXED = 1e-10  # a value that moves less, for a unit of z, does not move: symmetry fixes it
 
@@ -66,7 +67,7 @@ class Outcome:
 def correlation(covariance: Tensor) -> Tensor:
     """The correlation matrix (m, m) of a covariance (m, m); 0 for a value that does not move."""
     esd = torch.sqrt(torch.diagonal(covariance).clamp_min(0.0))
-    safe = torch.where(esd > 0, esd, 1.0)
+    safe = torch.where(esd > ROUNDING, esd, 1.0)
     return covariance / (safe[:, None] * safe)
 
 

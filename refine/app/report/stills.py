@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import Normalize
 from matplotlib.image import imsave
+from matplotlib.ticker import LogLocator, NullLocator
 
 from refine.app.report.canvas import Canvas
 from refine.app.report.drawing import INK, MODEL, OBSERVED, Drawing, axes, png, svg
@@ -126,8 +127,9 @@ def draw_scores(still: Still) -> Drawing:
     middle, median = (np.array([np.median(part[place == n]) for n in bins]) for part in (reciprocal, score))
     axis.plot(middle, median, "-", lw=1.5, color=INK, label="median")
     axis.set_yscale("log")
-    for each in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-        each("{x:g}")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.set_xlabel("1/d [1/Å]")
     axis.set_ylabel("deviance a pixel")
     axis.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, markerscale=3)
