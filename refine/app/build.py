@@ -37,9 +37,9 @@ from refine.physics.fused import FusedSum
 from refine.physics.rotation import misset_rotation
 from refine.physics.scattering import rays, scattering_vectors
 from refine.physics.tile_sums import Execution
-from refine.problem.identifiability import require_determined, require_identifiable
+from refine.problem.identifiability import require_identifiable
 from refine.problem.noise import choose_noise
-from refine.problem.problem import Counts, ImageProblem
+from refine.problem.problem import ImageProblem
 from refine.problem.restraints import Restraint
 
 MATRIX_TOLERANCE = 2e-3  # relative; a matrix of a few decimals has the group's cell only so nearly
@@ -161,12 +161,6 @@ def build_problem(config: Config, setup: Setup) -> ImageProblem:
     return ImageProblem(
         space, observation, observation.pixels(), noise, build_restraints(config, space), setup.interference
     )
-
-
-def require_refinable(problem: ImageProblem) -> None:
-    """Raise InputError where the image, at the given start, could not determine a free parameter or combination."""
-    at_start = replace(problem, counts=Counts()).quadratic(problem.space.zero())
-    require_determined(problem.space, at_start.curvature)
 
 
 def image_file(config: Config) -> Path:

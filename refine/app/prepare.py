@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from refine.app.build import Setup, build_model, build_problem, image_file, require_refinable, steps_per_pixel
+from refine.app.build import Setup, build_model, build_problem, image_file, steps_per_pixel
 from refine.app.config import Config
 from refine.app.load import load_config
 from refine.app.stills.inputs import free_space, make_ready
 from refine.parameters.parameter import Model
+from refine.problem.identifiability import require_refinable
 from refine.problem.placement import place_far
 
 ITERATIONS = 12  # of a typical run, all stages together

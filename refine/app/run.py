@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from refine.app.build import build_model, build_problem, image_file, require_refinable
+from refine.app.build import build_model, build_problem, image_file
 from refine.app.checkpoint import Checkpoint, RememberedProblem
 from refine.app.config import Config
 from refine.app.interrupt import patient
@@ -22,7 +22,7 @@ from refine.app.stopping import stop_of
 from refine.app.strategy import Place, Refined, refine_image
 from refine.errors import InputError
 from refine.io.atomic import make_directory, remove_leftovers, require_writable, set_aside
-from refine.problem.identifiability import weak_combination
+from refine.problem.identifiability import require_refinable, weak_combination
 from refine.problem.judgement import OUTLIER
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import Quadratic

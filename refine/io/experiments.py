@@ -12,8 +12,8 @@ from typing import Any
 
 import gemmi
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from refine.errors import InputError
 from refine.io.reading import guarded, read_content
@@ -294,7 +294,7 @@ def _many_axes(goniometer: _Entry) -> tuple[Vector, Vector]:
     if len(axes) != len(angles) or not scanned < len(axes):
         raise goniometer["scan_axis"].wrong("the number of one of the axes, each of which has an angle")
     turns = [
-        Rotation.from_rotvec(axis.unit() * angle.number(), degrees=True).as_matrix()
+        scipy.spatial.transform.Rotation.from_rotvec(axis.unit() * angle.number(), degrees=True).as_matrix()
         for axis, angle in zip(axes, angles, strict=True)
     ]
     fixed, setting = np.eye(3), np.eye(3)

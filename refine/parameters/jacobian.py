@@ -5,22 +5,17 @@ from torch import Tensor
 
 
 def jacobian(values: Tensor, z: Tensor) -> Tensor:
-    """Derivatives (m, n) of a tensor of m values, made from z (n,), by reverse mode, one pass for all values at once; 0
-    where z plays no part.
-
-    torch's forward mode would be as fast, but imports a compiler for it, which takes longer than many a refinement.
-    """
-    if not values.requires_grad:
-        return z.new_zeros(values.numel(), len(z))
-    units = torch.eye(values.numel()).to(values).reshape(-1, *values.shape)
-    (rows,) = torch.autograd.grad(values, z, units, retain_graph=True, allow_unused=True, is_grads_batched=True)
-    return z.new_zeros(values.numel(), len(z)) if rows is None else rows
+    """Derivatives (m, n) of a tensor of m values, made from z (n,) with a graph that can be differentiated twice; 0
+    where z plays no part."""
+    return columns(values, z).reshape(values.numel(), len(z))
 
 
 def columns(values: Tensor, z: Tensor) -> Tensor:
-    """Derivatives (..., n) of a tensor of many values (...), made from z (n,) with a graph that can be differentiated
-    twice: the product of any weights with the Jacobian is linear in them, so its derivatives by the weights are the
-    Jacobian's columns. n passes, where `jacobian` takes one a value; 0 where z plays no part.
+    """The same of a tensor (...) in its own shape: (..., n).
+
+    The product of any weights with the Jacobian is linear in them, so its derivatives by the weights are the
+    Jacobian's columns: n passes in reverse mode, however many values there are. torch's forward mode and its batched
+    reverse mode would be as fast, but import a compiler for it, which takes longer than many a refinement.
     """
     if not values.requires_grad:
         return values.new_zeros(*values.shape, len(z))

@@ -1,15 +1,20 @@
 """Can the free parameters be told apart at all?"""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from refine.errors import InputError
+from refine.model.pixels import Pixels
 from refine.parameters.jacobian import jacobian
 from refine.parameters.space import ParameterSpace
+from refine.problem.problem import Counts, ImageProblem
 from refine.problem.quadratic import SINGULAR, Spectrum, spectrum
 
 SAME = 1e-9  # relative size of a singular value that counts as zero
 ILL_CONDITIONED = 1e8  # condition number of the curvature above which a user is warned
+THINNING = 7  # pixels of which one is looked at first; no divisor of a row's usual length
 SHARE = 0.1  # part of a unit vector above which a parameter is named
 
 
@@ -43,6 +48,23 @@ def require_identifiable(space: ParameterSpace) -> None:
             f"refinement.free: {' and '.join(names)} move the detector in the same way, so that no image can tell them"
             " apart; fix one of them"
         )
+
+
+def require_refinable(problem: ImageProblem) -> None:
+    """Raise InputError where the image, at the start, could not determine a free parameter or combination.
+
+    What a part of the pixels determines, all of them do: the rest are looked at only where the part does not.
+    """
+    space = problem.space
+    try:
+        require_determined(space, _curvature(problem, problem.pixels[::THINNING]))
+    except InputError:
+        require_determined(space, _curvature(problem, problem.pixels))
+
+
+def _curvature(problem: ImageProblem, pixels: Pixels) -> Tensor:
+    at_start = replace(problem, pixels=pixels, counts=Counts()).quadratic(problem.space.zero())
+    return at_start.curvature
 
 
 def require_determined(space: ParameterSpace, curvature: Tensor) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import optimize
 from torch import Tensor
 
 from refine.solvers.protocol import Problem, Quadratic, Step
@@ -190,7 +190,9 @@ _Minimise = Callable[[_Objective, np.ndarray, float], str]
 
 def _lbfgsb(objective: _Objective, z: np.ndarray, _: float) -> str:
     options = {"maxiter": NEVER, "maxfun": NEVER, "ftol": TIGHTEST, "gtol": TIGHTEST}
-    return _message(optimize.minimize(objective.value_and_gradient, z, method="L-BFGS-B", jac=True, options=options))
+    return _message(
+        scipy.optimize.minimize(objective.value_and_gradient, z, method="L-BFGS-B", jac=True, options=options)
+    )
 
 
 def _trust_exact(objective: _Objective, z: np.ndarray, _: float) -> str:
@@ -207,7 +209,7 @@ def _trust_region(method: str, value: Callable[..., float], z: np.ndarray, **der
     options = {"maxiter": NEVER, "gtol": TIGHTEST}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about rounding at the minimum, where the loop will have stopped
-        return _message(optimize.minimize(value, z, method=method, options=options, **derivatives))
+        return _message(scipy.optimize.minimize(value, z, method=method, options=options, **derivatives))
 
 
 def _nelder_mead(objective: _Objective, z: np.ndarray, edge: float) -> str:
@@ -219,7 +221,9 @@ def _nelder_mead(objective: _Objective, z: np.ndarray, edge: float) -> str:
     def iteration(intermediate_result: Any) -> None:
         objective.report(intermediate_result.x, float(intermediate_result.fun))
 
-    return _message(optimize.minimize(objective.value, z, method="Nelder-Mead", callback=iteration, options=options))
+    return _message(
+        scipy.optimize.minimize(objective.value, z, method="Nelder-Mead", callback=iteration, options=options)
+    )
 
 
 def _least_squares(objective: _Objective, z: np.ndarray, _: float) -> str:
@@ -234,7 +238,7 @@ def _least_squares(objective: _Objective, z: np.ndarray, _: float) -> str:
         return _square_root(objective.quadratic(x), floor)[1]
 
     tolerances = {"ftol": None, "xtol": TIGHTEST, "gtol": None, "max_nfev": NEVER}
-    return _message(optimize.least_squares(residuals, z, jacobian, x_scale="jac", **tolerances))
+    return _message(scipy.optimize.least_squares(residuals, z, jacobian, x_scale="jac", **tolerances))
 
 
 def _square_root(quadratic: Quadratic, floor: float) -> tuple[np.ndarray, np.ndarray]:

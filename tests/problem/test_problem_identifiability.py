@@ -11,7 +11,14 @@ from refine.model.forward import expected_image
 from refine.model.observation import Observation
 from refine.model.structure_factors import StructureFactors
 from refine.parameters.space import ParameterSpace
-from refine.problem.identifiability import ILL_CONDITIONED, require_determined, require_identifiable, weak_combination
+from refine.problem.identifiability import (
+    ILL_CONDITIONED,
+    THINNING,
+    require_determined,
+    require_identifiable,
+    require_refinable,
+    weak_combination,
+)
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import spectrum
 
@@ -86,6 +93,18 @@ def test_a_turn_of_crystal_and_detector_together_is_refused_in_unpolarised_light
     even = ParameterSpace.of(polarised.start.crystal, replace(polarised.start.experiment, beam=beam), free)
     with pytest.raises(InputError, match=r"orientation, detector_rotations\.x together"):
         require_determined(even, curvature_of(even))
+
+
+def test_where_a_part_of_the_pixels_is_too_little_all_of_them_are_looked_at() -> None:
+    space = space_of("mosflm", ("cell", "orientation", "scale"))
+    image = expected_image(*space.start)
+    problem = ImageProblem.of(space, Observation.of(image))
+    bright = torch.argsort(image.flatten(), descending=True)[: space.size * (THINNING - 1)]
+    few = replace(problem, pixels=problem.pixels[bright])
+    assert len(few.pixels[::THINNING]) < space.size
+    require_refinable(few)
+    with pytest.raises(InputError, match="together"):
+        require_refinable(replace(few, pixels=few.pixels[: space.size - 1]))
 
 
 def test_weak_combinations_are_named() -> None:
