@@ -123,7 +123,7 @@ class Config(Section):
         default="auto", description="compile the sum over steps; auto: where that is predicted to save time"
     )
     threads: Annotated[Count, Field(le=1024)] | None = Field(
-        default=None, description="CPU threads; null leaves PyTorch's choice [threads]"
+        default=None, description="CPU threads; null leaves PyTorch's choice, one where shoeboxes are refined [threads]"
     )
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = Field(default=0, description="seed of every random draw but mosaic")
 

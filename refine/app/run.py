@@ -30,6 +30,7 @@ from refine.solvers.protocol import Solver
 from refine.solvers.registry import make_solver
 from refine.solvers.solution import Record, Solution, Status
 
+STILL_THREADS = 1  # unless told: arrays of shoeboxes are so small that waking other threads takes longer than they save
 EXIT_CODES = {Status.CONVERGED: 0, Status.INTERRUPTED: 130}  # 1 for the others
 FALSE_FIT = 10.0  # standard deviations and
 FEW_OUTLIERS = 3  # pixels
@@ -52,8 +53,8 @@ def run(
     config = load_config(path, overrides)
     target = Path(os.path.abspath(directory or config.output.directory))
     require_writable(target)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    if threads := config.threads or (config.shoebox and STILL_THREADS):
+        torch.set_num_threads(threads)
     started = datetime.now(UTC)
     solver = _solver(config)
     checkpoint = Checkpoint(target, config, resume)

@@ -22,6 +22,7 @@ from refine.app.report.stills_source import read_stills
 from refine.app.stills import inputs, run, strategy
 from refine.io.experiments import read_experiment
 from refine.model.prediction import predict
+from refine.solvers.solution import Status
 
 CELL = [70.0, 80.0, 90.0, 85.0, 95.0, 105.0]
 MISSETS = {"a": [12.0, -25.0, 33.0], "b": [80.0, 10.0, -15.0]}
@@ -82,6 +83,15 @@ def alone(folder: Path) -> Path:
     path = written(folder / "alone.yaml", "a", True, output={"report": False, "directory": "alone"})
     assert main(["run", str(path)]) == 0
     return folder / "alone"
+
+
+@pytest.mark.parametrize(("told", "threads"), [([], 1), (["threads=2"], 2)])
+def test_one_thread_unless_told(alone: Path, tmp_path: Path, monkeypatch: Any, told: list[str], threads: int) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    monkeypatch.setattr(run, "run_stills", lambda *_: Status.CONVERGED)
+    assert main(["run", str(alone.with_suffix(".yaml")), "-o", str(tmp_path / "run"), *told]) == 0
+    assert asked == [threads]
 
 
 def rows(directory: Path) -> list[dict[str, str]]:
