@@ -20,6 +20,8 @@ def columns(values: Tensor, z: Tensor) -> Tensor:
     if not values.requires_grad:
         return values.new_zeros(*values.shape, len(z))
     weights = torch.zeros_like(values, requires_grad=True)
-    (product,) = torch.autograd.grad((values * weights).sum(), z, create_graph=True)
-    found = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in product]
-    return torch.stack(found, -1)
+    (product,) = torch.autograd.grad((values * weights).sum(), z, create_graph=True, allow_unused=True)
+    parts = torch.zeros_like(z) if product is None else product
+    if not parts.requires_grad:
+        return values.new_zeros(*values.shape, len(z))
+    return torch.stack([torch.autograd.grad(part, weights, retain_graph=True)[0] for part in parts], -1)
