@@ -17,11 +17,7 @@ def columns(values: Tensor, z: Tensor) -> Tensor:
     Jacobian's columns: n passes in reverse mode, however many values there are. torch's forward mode and its batched
     reverse mode would be as fast, but import a compiler for it, which takes longer than many a refinement.
     """
-    if not values.requires_grad:
-        return values.new_zeros(*values.shape, len(z))
     weights = torch.zeros_like(values, requires_grad=True)
-    (product,) = torch.autograd.grad((values * weights).sum(), z, create_graph=True, allow_unused=True)
-    parts = torch.zeros_like(z) if product is None else product
-    if not parts.requires_grad:
-        return values.new_zeros(*values.shape, len(z))
-    return torch.stack([torch.autograd.grad(part, weights, retain_graph=True)[0] for part in parts], -1)
+    product_sum = (values * weights).sum() + 0 * z.sum() * weights.sum()  # of z and the weights in any case
+    (product,) = torch.autograd.grad(product_sum, z, create_graph=True)
+    return torch.stack([torch.autograd.grad(part, weights, retain_graph=True)[0] for part in product], -1)
