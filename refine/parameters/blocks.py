@@ -31,6 +31,22 @@ def block(
     return Parameter(name, labels, units, len(labels), transform.decode, place, transform.encode, *limits)
 
 
+def holding(parameter: Parameter, held: int) -> Parameter:
+    """The parameter with the coordinate numbered `held` left at its start."""
+    left = [k for k in range(parameter.size) if k != held]
+
+    def whole(z: Tensor) -> Tensor:
+        return z.new_zeros(parameter.size).index_put((torch.tensor(left, device=z.device),), z)
+
+    return replace(
+        parameter,
+        size=len(left),
+        read=lambda z: parameter.read(whole(z)),
+        place=lambda model, z: parameter.place(model, whole(z)),
+        encode=lambda values: parameter.encode(values)[left],
+    )
+
+
 def put_crystal(model: Model, **change: Any) -> Model:
     """The model with a changed crystal."""
     return model._replace(crystal=replace(model.crystal, **change))

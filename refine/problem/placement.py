@@ -1,6 +1,6 @@
 """Which reflections of a still stand out of its noise, and the shoeboxes round them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from refine.problem.shoebox_problem import Shape, ShoeboxProblem
 REACH = 3.0  # standard deviations of the Ewald sphere from a reflection's centre: 99.7 % of those that are seen
 CORE = 0.75  # of half a box's edge: a spot is within it, its background beyond, when boxes are first placed
 ROUGH = 2  # passes of a fit that only tells whether there is a spot
+CLIPS = 3  # times that what stands out of a spot's surroundings is left out of them
 SMALL, INNER, HINT = 9, 0.75, 1.5  # pixels an edge, of half of it, and standard deviations: a first look
-LEAST_USE = 0.5  # of a box's pixels
+LEAST_USE, LEAST = 0.5, 16  # of the pixels nearer to a spot than to others, and of them all: a spot and its background
+AMONG = 3  # times that spots which share pixels are fitted, each beside what the time before found of the others
 MOST = 40_000  # reflections looked at in one still; more are those of a cell, a mosaic or a resolution that is not so
 
 
@@ -82,9 +84,14 @@ def place_far(still: Still, model: Model) -> Shoeboxes:
 
 
 def _signal(boxes: Shoeboxes, core: float) -> Tensor:
-    """Photons (R,) within `core` of half a box's edge above those beyond, in standard deviations."""
+    """Photons (R,) within `core` of half a box's edge above those beyond, neighbours' spots there left out, in standard
+    deviations."""
     radius = (boxes.across**2).sum(0)
     inner, rim = boxes.use & (radius <= core**2), boxes.use & (radius > core**2)
+    for _ in range(CLIPS):
+        level = (boxes.observed * rim).sum(1) / rim.sum(1).clamp_min(1)
+        outstanding = level + 3 * torch.sqrt(level.clamp_min(0) + boxes.readout.amax(1)) + 1
+        rim = rim & (boxes.observed <= outstanding[:, None])
     ratio = inner.sum(1).clamp_min(1) / rim.sum(1).clamp_min(1)
     inside, outside = (boxes.observed * inner).sum(1), (boxes.observed * rim).sum(1)
     variance = inside.clamp_min(0) + outside.clamp_min(0) * ratio**2 + (boxes.readout * inner).sum(1) + 1
@@ -97,8 +104,21 @@ def place_near(still: Still, model: Model) -> Shoeboxes:
     space = ParameterSpace(model, ())
     unknown = Amplitudes.unknown(len(boxes), boxes.observed)
     fit = ShoeboxProblem(space, boxes, still.noise, unknown, passes=ROUGH).fit(space.zero())
-    signal = fit.intensities > still.choice.min_signal * fit.intensity_esds
-    return _again(still, model, boxes.spots.chosen(signal & (fit.intensities > 0) & _enough(boxes)))
+    signal = (fit.intensities > still.choice.min_signal * fit.intensity_esds) & (fit.intensities > 0)
+    seen = Shoeboxes.place(model, still.observation, boxes.spots.chosen(signal), still.choice.size)
+    found = _beside_each_other(still, space, seen)
+    return found.chosen(_enough(found))
+
+
+def _beside_each_other(still: Still, space: ParameterSpace, boxes: Shoeboxes) -> Shoeboxes:
+    """The boxes with the photons that spots have in each other's pixels, as their own pixels tell of them."""
+    crowded = (~boxes.own).any(1)
+    free, photons = replace(still, relative_sigma=float("inf")), torch.zeros_like(boxes.observed)
+    for _ in range(AMONG if bool(crowded.any()) else 0):
+        some = replace(free.problem(space, boxes.chosen(crowded)), passes=ROUGH)
+        photons[crowded] = some.fit(space.zero()).spot
+        boxes = replace(boxes, beside=boxes.shared(photons).clamp_min(0.0))
+    return boxes
 
 
 def held_out(indices: Tensor, fraction: float, seed: int) -> Tensor:
@@ -138,7 +158,8 @@ def _again(still: Still, model: Model, spots: Predicted) -> Shoeboxes:
 
 
 def _enough(boxes: Shoeboxes) -> Tensor:
-    return boxes.use.sum(1) > LEAST_USE * boxes.use.shape[1]
+    used = boxes.use.sum(1)
+    return (used >= LEAST) & (used > LEAST_USE * boxes.own.sum(1))
 
 
 def _allowed(indices: Tensor, centring: str) -> Tensor:

@@ -43,24 +43,26 @@ class Amplitudes(NamedTuple):
 
 
 class BoxData(NamedTuple):
-    """observed, readout, use (R, P): as in `refine.problem.shoebox.Shoeboxes`; terms (T, P): the shapes of the
+    """observed, readout, beside, use (R, P): as in `refine.problem.shoebox.Shoeboxes`; terms (T, P): the shapes of the
     background, a level first."""
 
     observed: Tensor
     readout: Tensor
+    beside: Tensor
     use: Tensor
     terms: Tensor
 
     def chosen(self, which: Tensor) -> "BoxData":
         """Some of the boxes, by a mask or by their places."""
-        return BoxData(self.observed[which], self.readout[which], self.use[which], self.terms)
+        observed, readout, beside, use = (part[which] for part in self[:4])
+        return BoxData(observed, readout, beside, use, self.terms)
 
 
 class BoxFit(NamedTuple):
-    """linear (R, T + 1): the background's terms, then the intensity; expected (R, P) photons; columns (R, T + 1, P):
-    their derivatives by the linear values; free (R, T + 1): those that are at no limit; slopes, weights (R, P): of the
-    noise, its slope and information, 0 where a pixel is not used; normal (R, T + 1, T + 1): the information about the
-    linear values, that of the amplitudes included."""
+    """linear (R, T + 1): the background's terms, then the intensity; expected (R, P) photons, those of other boxes'
+    spots included; columns (R, T + 1, P): their derivatives by the linear values; free (R, T + 1): those that are at no
+    limit; slopes, weights (R, P): of the noise, its slope and information, 0 where a pixel is not used; normal (R,
+    T + 1, T + 1): the information about the linear values, that of the amplitudes included."""
 
     linear: Tensor
     expected: Tensor
@@ -84,8 +86,13 @@ class BoxFit(NamedTuple):
 
     @property
     def background(self) -> Tensor:
-        """Photons (R, P)."""
-        return (self.linear[:, :-1, None] * self.columns[:, :-1]).sum(1)
+        """Photons (R, P) of all but the box's own spot."""
+        return self.expected - self.spot
+
+    @property
+    def spot(self) -> Tensor:
+        """Photons (R, P) of the box's own spot."""
+        return self.linear[:, -1:] * self.columns[:, -1]
 
 
 def fit_boxes(profiles: Tensor, data: BoxData, noise: Noise, amplitudes: Amplitudes, passes: int = PASSES) -> BoxFit:
@@ -128,17 +135,21 @@ class _Boxes(NamedTuple):
     def start(self) -> _Linear:
         """Least squares, pixels weighted by what they hold."""
         weights = self.data.use / (self.data.observed.clamp_min(0.0) + self.data.readout + 1)
-        sloped = torch.ones_like(self.data.use[:, :1])
-        return _solved(self.columns, weights, weights * self.data.observed, self.amplitudes, sloped)
+        sloped, pull = torch.ones_like(self.data.use[:, :1]), weights * (self.data.observed - self.data.beside)
+        return _solved(self.columns, weights, pull, self.amplitudes, sloped)
+
+    def expected(self, linear: Tensor) -> Tensor:
+        """Photons (R, P)."""
+        return self.data.beside + _sums(linear, self.columns)
 
     def outlying(self, linear: Tensor, noise: Noise) -> Tensor:
         """Which (R,) have pixels in the tails of a robust loss, and an intensity to be found."""
-        deviance = noise.deviance(_sums(linear, self.columns), self.data.observed, self.data.readout)
+        deviance = noise.deviance(self.expected(linear), self.data.observed, self.data.readout)
         return ((deviance > noise.tail**2) & self.data.use).any(1) & (self.amplitudes.sigmas > 0)
 
     def losses(self, linear: Tensor, noise: Noise) -> Tensor:
         """The loss (R,) of every box."""
-        return box_losses(linear[:, -1], _sums(linear, self.columns), self.data, noise, self.amplitudes)
+        return box_losses(linear[:, -1], self.expected(linear), self.data, noise, self.amplitudes)
 
     def best_of_many(self, linear: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Linear values whose intensities are the best of `FACTORS` times those given, and where (R,) they are better
@@ -170,16 +181,17 @@ class _Boxes(NamedTuple):
     def step(self, linear: Tensor, noise: Noise, newton: Tensor, sloped: Tensor) -> tuple[_Linear, Tensor]:
         """The next linear values, and the relative change (R,) of the photons; by the exact curvature where `newton`
         (R,) and there is a minimum, by the information elsewhere."""
-        expected, use = _sums(linear, self.columns), self.data.use
+        expected, use = self.expected(linear), self.data.use
         slope, curvature, information = noise.derivatives(expected, self.data.observed, self.data.readout)
         newton = newton & _definite(_normal(self.columns, use * curvature, self.amplitudes))
         weights = use * torch.where(newton[:, None], curvature, information)
-        found = _solved(self.columns, weights, weights * expected - use * slope, self.amplitudes, sloped)
+        pull = weights * (expected - self.data.beside) - use * slope
+        found = _solved(self.columns, weights, pull, self.amplitudes, sloped)
         change = _sums(found.linear - linear, self.columns).abs().amax(1) / expected.amax(1).clamp_min(1.0)
         return found, change
 
     def described(self, found: _Linear, noise: Noise) -> BoxFit:
-        expected, use = _sums(found.linear, self.columns), self.data.use
+        expected, use = self.expected(found.linear), self.data.use
         slope, _, information = noise.derivatives(expected, self.data.observed, self.data.readout)
         normal = _normal(self.columns, weights := use * information, self.amplitudes)
         return BoxFit(found.linear, expected, self.columns, found.free, use * slope, weights, normal)

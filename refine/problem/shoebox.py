@@ -16,16 +16,21 @@ class Shoeboxes:
     """R boxes of P = size^2 pixels, rows first, each round a reflection.
 
     spots: the reflections and where they were predicted. pixels: all R P of them, those beyond the panel's edge moved
-    onto it. use (R, P): trusted, on the panel, and nearer to this box's spot than to any other's, so that every pixel
-    of the image is in one box at most. observed (R, P) photons; readout (R, P) variance, photons^2. across (2, P):
-    places in the box along fast and slow, from -1 to 1. recorded (R, k, 3): the spots' `recording`.
+    onto it; number (R, P): of a pixel in the image, -1 beyond the edge. own (R, P): nearer to this box's spot than to
+    any other's, or beyond the edge; use (R, P): own, on the panel and trusted, so that every pixel of the image is in
+    one box at most. observed (R, P) photons; readout (R, P) variance, photons^2; beside (R, P): photons of other boxes'
+    spots. across (2, P): places in the box along fast and slow, from -1 to 1. recorded (R, k, 3): the spots'
+    `recording`.
     """
 
     spots: Predicted
     pixels: Pixels
+    number: Tensor
     use: Tensor
+    own: Tensor
     observed: Tensor
     readout: Tensor
+    beside: Tensor
     across: Tensor
     recorded: Tensor
 
@@ -50,15 +55,19 @@ class Shoeboxes:
         shape = slow.shape
         trusted = observation.trusted[pixels.place].reshape(shape) & on_panel
         off = (fast + 0.5 - spots.fast[:, None]) ** 2 + (slow + 0.5 - spots.slow[:, None]) ** 2
-        place = (spots.panel[:, None] * height + slow) * width + fast
+        number = torch.where(on_panel, (spots.panel[:, None] * height + slow) * width + fast, -1)
+        own = _nearest(number, off) if apart else torch.ones_like(trusted)
         across = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij")[::-1]).flatten(1).to(like) / (size // 2)
-        readout = observation.variance(pixels)
+        readout, none = observation.variance(pixels), like.new_zeros(shape)
         return cls(
             spots,
             pixels,
-            trusted & _nearest(place, torch.where(on_panel, off, torch.inf)) if apart else trusted,
+            number,
+            trusted & own,
+            own,
             observation.photons[pixels.place].reshape(shape),
-            readout.expand(like.new_zeros(len(pixels)).shape).reshape(shape),
+            readout.expand(none.numel()).reshape(shape),
+            none,
             across,
             recording(model.experiment, spots),
         )
@@ -66,28 +75,42 @@ class Shoeboxes:
     def __len__(self) -> int:
         return len(self.spots)
 
+    def shared(self, photons: Tensor) -> Tensor:
+        """What (R, P) of the photons (R, P) of every box's spot falls, besides its own, on the pixels of each box."""
+        return (_totals(self.number, photons)[self.number] - photons) * (self.number >= 0)
+
     def signature(self) -> tuple[Tensor, ...]:
         """What tells these boxes from others."""
-        return self.spots.indices, self.spots.fast, self.spots.slow, self.use.sum(1), self.observed.sum(1)
+        sums = (part.sum(1) for part in (self.use, self.observed, self.beside))
+        return self.spots.indices, self.spots.fast, self.spots.slow, *sums
 
     def chosen(self, which: Tensor) -> "Shoeboxes":
         """Some of the boxes, by a mask (R,) or their places."""
         kept = torch.arange(len(self), device=which.device)[which]
         pixels = torch.arange(len(self.pixels), device=which.device).reshape(self.use.shape)[kept].flatten()
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        rows = {name: parts[name][kept] for name in ("use", "observed", "readout", "recorded")}
+        names = ("number", "use", "own", "observed", "readout", "beside", "recorded")
+        rows = {name: parts[name][kept] for name in names}
         return Shoeboxes(self.spots.chosen(kept), self.pixels[pixels], across=self.across, **rows)
 
 
-def _nearest(place: Tensor, off: Tensor) -> Tensor:
+def _nearest(number: Tensor, off: Tensor) -> Tensor:
     """Where (R, P) the squared distance `off` to the box's own spot is the least of all boxes that hold the pixel of
-    that number `place` (R, P); of equal ones the first box's."""
-    nearest = torch.isfinite(off)
-    claims = torch.zeros(int(place.max()) + 1 if len(place) else 0, dtype=torch.int32, device=place.device)
-    claims.index_add_(0, place.flatten(), claims.new_ones(()).expand(place.numel()))
-    contested = (claims[place] != 1).nonzero(as_tuple=True)
-    nearest[contested] &= _first_of_each(place[contested], off[contested])
+    that `number` (R, P), or none can, as it is negative; of equal ones the first box's."""
+    nearest = torch.ones_like(off, dtype=torch.bool)
+    claims = _totals(number, torch.ones_like(number, dtype=torch.int32))
+    contested = ((number >= 0) & (claims[number] > 1)).nonzero(as_tuple=True)
+    nearest[contested] = _first_of_each(number[contested], off[contested])
     return nearest
+
+
+def _totals(number: Tensor, values: Tensor) -> Tensor:
+    """The sums of values (R, P) over the pixels of each number, negative ones left out; one more, 0, at the end."""
+    size = int(number.max()) + 1 if len(number) else 0
+    totals = values.new_zeros(size + 1)
+    totals.index_add_(0, torch.where(number < 0, size, number).flatten(), values.flatten())
+    totals[size] = 0
+    return totals
 
 
 def _first_of_each(group: Tensor, off: Tensor) -> Tensor:

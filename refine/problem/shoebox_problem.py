@@ -111,7 +111,8 @@ class ShoeboxProblem:
 
     @property
     def _data(self) -> BoxData:
-        return BoxData(self.boxes.observed, self.boxes.readout, self.boxes.use, self.terms)
+        boxes = self.boxes
+        return BoxData(boxes.observed, boxes.readout, boxes.beside, boxes.use, self.terms)
 
     @cached_property
     def _tiles(self) -> tuple["ShoeboxProblem", ...]:
@@ -133,15 +134,19 @@ class ShoeboxProblem:
         return _at_centres(model, self.boxes.pixels).scattering[:, 0].unflatten(1, self.boxes.use.shape)
 
     @cached_property
-    def _moves_detector(self) -> bool:
-        """Whether z acts on the scattering vectors of the pixels."""
-        with torch.enable_grad():
-            model = self.space.to_model(self.space.zero().requires_grad_())
-            one = Pixels(*(torch.zeros_like(self.boxes.pixels.slow[:1]),) * 2, _first(self.boxes.pixels.panel))
-            return _at_centres(model, one).scattering.requires_grad
+    def _moving(self) -> list[bool]:
+        """Which coordinates (n,) of z act on the scattering vectors of the pixels."""
+        one = Pixels(*(torch.zeros_like(self.boxes.pixels.slow[:1]),) * 2, _first(self.boxes.pixels.panel))
+        moving = list[bool]()
+        for parameter in self.space.parameters:
+            with torch.enable_grad():
+                z = self.space.zero()[: parameter.size].requires_grad_()
+                acts = _at_centres(parameter.place(self.space.start, z), one).scattering.requires_grad
+            moving += [acts] * parameter.size
+        return moving
 
     def _scattering(self, model: Model) -> Tensor:
-        return self._scattering_of(model) if self._moves_detector else self._start_paths.scattering
+        return self._scattering_of(model) if any(self._moving) else self._start_paths.scattering
 
     def _loss_of(self, fit: BoxFit) -> Tensor:
         """The loss () of the boxes."""
@@ -163,7 +168,7 @@ class ShoeboxProblem:
                 model = self.space.to_model(at)
                 packed = spots_of(*model, tile.boxes.spots.indices, tile.boxes.recorded).packed()
                 by_z = columns(packed, at)
-                moved = columns(tile._scattering_of(model), at) if self._moves_detector else None
+                moved = columns(tile._scattering_of(model), at, self._moving) if any(self._moving) else None
             with torch.no_grad():
                 yield tile._projected(model, by_z, moved)
 
@@ -174,7 +179,7 @@ class ShoeboxProblem:
         if moved is not None:
             rows = by_z.mT @ rows - torch.einsum("crp,crpn->rnp", profile.pulls, moved)
             by_z = torch.eye(rows.shape[1]).to(rows)
-        rows = rows * (fit.linear[:, -1:] * fit.columns[:, -1])[:, None]
+        rows = rows * fit.spot[:, None]
         gradients = ((rows @ fit.slopes[:, :, None]).mT @ by_z)[:, 0]
         weighted = rows * fit.weights[:, None]
         shared = fit.columns @ weighted.mT @ by_z  # (R, T + 1, n)

@@ -119,6 +119,20 @@ def test_the_truth_is_found_within_its_esds(alone: Path) -> None:
     assert found["left_out"] == []
 
 
+def test_a_detector_is_not_turned_about_the_beam(folder: Path, tmp_path: Path) -> None:
+    free = ["cell", "orientation", "mosaic", "cells", "beam_center", "detector_rotations"]
+    path = written(folder / "turned.yaml", "a", True, refinement={"free": free})
+    assert main(["run", "-q", str(path), "-o", str(tmp_path / "turned")]) == 0
+    assert "detector_rotations.x stays as it is" in (tmp_path / "turned" / "refine.log").read_text()
+    found = result(tmp_path / "turned")["images"][0]
+    value, esd = (np.array(found["detector_rotations"][key]) for key in ("value", "esd"))
+    assert value[0] == esd[0] == 0  # the beam is along x
+    assert (esd[1:] > 0).all()
+    assert (abs(value[1:]) < 4 * esd[1:]).all()
+    off = np.array(found["misset_deg"]["value"]) - MISSETS["a"]
+    assert (abs(off) < 4 * np.array(found["misset_deg"]["esd"])).all()
+
+
 def test_reflections_that_were_held_out_are_where_they_are(alone: Path, folder: Path) -> None:
     found = rows(alone)
     assert list(found[0]) == COLUMNS

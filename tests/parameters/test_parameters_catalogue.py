@@ -14,6 +14,7 @@ from refine.errors import InputError
 from refine.model.background import Background
 from refine.model.crystal import GaussianMosaic, Mosaic
 from refine.model.forward import expected_image
+from refine.parameters.blocks import holding
 from refine.parameters.catalogue import CATALOGUE, orientation
 from refine.parameters.parameter import Model, Parameter
 from refine.parameters.space import ParameterSpace
@@ -261,3 +262,15 @@ def test_parameters_act_together_in_any_order(rng: torch.Generator) -> None:
         model = space.to_model(z)
         for parameter, part in zip(space.parameters, space.split(z), strict=True):
             assert largest(FOUND[parameter.name](model) - parameter.read(part)) < 1e-10, parameter.name
+
+
+def test_a_parameter_that_holds_a_coordinate_is_the_same_but_for_it() -> None:
+    model, whole = made("detector_rotations")
+    part, z = holding(whole, 1), f64(0.4, -0.7)
+    assert part.size == 2
+    assert torch.equal(part.read(z), whole.read(f64(0.4, 0.0, -0.7)))
+    assert torch.equal(part.encode(part.read(z)), whole.encode(part.read(z))[[0, 2]])
+    assert torch.equal(
+        part.place(model, z).experiment.detector.rotations,
+        whole.place(model, f64(0.4, 0.0, -0.7)).experiment.detector.rotations,
+    )

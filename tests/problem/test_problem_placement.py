@@ -8,12 +8,14 @@ import torch
 from builders import f64
 from hypothesis import given
 from hypothesis import strategies as st
-from stills import D_MIN, counts, model
+from stills import D_MIN, counts, crowded, model
 
 from refine.model.observation import Observation
 from refine.model.prediction import predict
+from refine.parameters.space import ParameterSpace
 from refine.problem.noise import choose_noise
 from refine.problem.placement import Choice, Still, _allowed, displacement, held_out, place_far, place_near
+from refine.problem.shoebox import Shoeboxes
 
 TRUTH = model()
 IMAGE = counts(TRUTH)
@@ -70,7 +72,8 @@ def test_absences_are_those_of_the_centring(name: str) -> None:
 def test_boxes_are_of_what_is_seen() -> None:
     boxes = place_near(still(), TRUTH)
     assert 100 < len(boxes) < 229
-    assert bool((boxes.use.double().mean(1) > 0.5).all())
+    assert bool((boxes.use.sum(1) > 0.5 * boxes.own.sum(1)).all())
+    assert int(boxes.use.sum(1).min()) >= 16
     stronger = place_near(still(min_signal=50.0), TRUTH)
     assert 5 < len(stronger) < len(boxes)
 
@@ -104,3 +107,25 @@ def test_resolution_limits_the_boxes() -> None:
     d = 1 / torch.linalg.vector_norm(boxes.spots.indices @ TRUTH.crystal.a_matrix.T, dim=1)
     assert len(boxes) > 10
     assert 4 <= float(d.min()) < float(d.max()) <= 9
+
+
+def test_spots_that_share_their_pixels_are_told_apart() -> None:
+    near = model(level=2.0, larger=1.5, broader=3.0)
+    spots, intensities, image = crowded(near, 3e5)
+    boxes = place_near(still(image), near)
+    assert len(boxes) > 0.6 * len(spots)
+    assert float(boxes.own.double().mean()) < 0.25  # of eleven pixels square
+    known = {tuple(hkl): k for k, hkl in enumerate(spots.indices.tolist())}
+    true = intensities[[known[tuple(hkl)] for hkl in boxes.spots.indices.tolist()]]
+
+    def misfit(boxes: Shoeboxes) -> tuple[float, float]:
+        """Deviance a pixel, and how far most intensities are off."""
+        problem = still(image).problem(ParameterSpace(near, ()), boxes)
+        fit = problem.fit(problem.space.zero())
+        deviance = problem.noise.deviance(fit.expected, boxes.observed, boxes.readout)[boxes.use].mean()
+        return float(deviance), float(((fit.intensities - true).abs() / true).median())
+
+    deviance, error = misfit(boxes)
+    by_itself, worse = misfit(replace(boxes, beside=torch.zeros_like(boxes.beside)))
+    assert deviance < 3 < 15 < by_itself
+    assert error < 0.7 * worse

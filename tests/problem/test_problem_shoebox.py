@@ -104,6 +104,27 @@ def test_where_boxes_need_not_be_apart_a_pixel_is_in_several() -> None:
     assert [int(boxes.use.sum()) for boxes in both] == [7 * 9, 2 * 49]
 
 
+def test_photons_of_other_boxes_spots_are_counted_in_the_pixels_that_they_share() -> None:
+    boxes = Shoeboxes.place(STILL, IMAGE, at((45.0, 50.0), (47.0, 50.0), (1.0, 100.0)), 7)
+    photons = f64([[2.0], [5.0], [11.0]]).expand(3, 49)
+    shared = boxes.shared(photons).reshape(3, 7, 7)
+    assert shared[0].unique(dim=0).tolist() == [[0, 0, 5, 5, 5, 5, 5]]
+    assert shared[1].unique(dim=0).tolist() == [[2, 2, 2, 2, 2, 0, 0]]
+    assert not bool(shared[2].any())  # by itself, and partly beyond the edge
+
+
+def test_what_is_beside_a_spot_is_not_taken_for_it() -> None:
+    shape, data = peaks(background="constant")
+    beside = shape.flip(1).flip(0) * 30
+    observed = 4.0 + 50.0 * shape + beside
+    known = data._replace(observed=observed, beside=beside)
+    fit = fit_boxes(shape, known, POISSON, Amplitudes.unknown(len(shape), shape))
+    assert relative(fit.linear, f64([[4.0, 50.0]] * len(shape))) < 1e-6
+    assert relative(fit.expected, observed) < 1e-6
+    assert relative(fit.background, 4.0 + beside) < 1e-6
+    assert relative(fit.spot, 50.0 * shape) < 1e-6
+
+
 def test_chosen_boxes_keep_what_is_theirs() -> None:
     which = torch.tensor([40, 3, 17])
     some = BOXES.chosen(which)
@@ -128,7 +149,7 @@ def peaks(count: int = 4, edge: int = 9, background: Literal["constant", "plane"
     centres = torch.linspace(-0.3, 0.3, count).double()
     shape = torch.exp(-(((across[:, None] - centres[None, :, None]) / 0.25) ** 2).sum(0) / 2)
     none = torch.zeros_like(shape)
-    return shape, BoxData(none, none, torch.ones_like(none, dtype=torch.bool), terms)
+    return shape, BoxData(none, none, none, torch.ones_like(none, dtype=torch.bool), terms)
 
 
 def fitted(linear: Tensor, known: Amplitudes | None = None) -> BoxFit:

@@ -16,6 +16,7 @@ from refine.io.experiments import read_experiment
 from refine.io.imagesets import files_of
 from refine.io.reflection_tables import Spots, read_spots
 from refine.model.prediction import corner_resolution
+from refine.parameters.blocks import holding
 from refine.parameters.space import ParameterSpace
 from refine.problem.identifiability import require_identifiable
 from refine.problem.noise import choose_noise
@@ -134,15 +135,22 @@ def _relative_sigma(config: Config) -> float:
 def free_space(ready: Ready) -> tuple[ParameterSpace, tuple[str, ...]]:
     """An image's free parameters, and what is said of those that are found otherwise. Raises InputError."""
     settings, setup = ready.config.refinement, ready.setup
-    eliminated = {"amplitudes", "background"}
-    notes: tuple[str, ...] = ()
+    eliminated, notes = {"amplitudes", "background"}, list[str]()
     if ready.still.relative_sigma == float("inf") and (idle := {"scale", "b_factor"} & set(settings.free)):
         eliminated |= idle
-        notes = (f"{' and '.join(sorted(idle))} stay as they are: free amplitudes take their part",)
+        notes.append(f"{' and '.join(sorted(idle))} stay as they are: free amplitudes take their part")
+    axis = int(setup.experiment.beam.direction.abs().argmax())
+    about_beam = f"detector_rotations.{'xyz'[axis]}"
+    if "orientation" in settings.free and {"detector_rotations", about_beam} & set(settings.free):
+        eliminated.add(about_beam)
+        notes.append(f"{about_beam} stays as it is: the crystal turned about the beam does the same")
     names = [name for name in settings.free if name not in eliminated]
     space = ParameterSpace.of(setup.crystal, setup.experiment, names, setup.misset_deg)
+    if about_beam in eliminated:
+        turned = (holding(p, axis) if p.name == "detector_rotations" else p for p in space.parameters)
+        space = ParameterSpace(space.start, tuple(turned))
     require_identifiable(space)
-    return space, notes
+    return space, tuple(notes)
 
 
 def _with_one_cell(ready: list[Ready]) -> list[Ready]:
