@@ -26,7 +26,10 @@ from refine.io.atomic import make_directory, remove_leftovers, write_atomically,
 from refine.io.reading import guarded
 from refine.problem.problem import ImageProblem
 from refine.problem.quadratic import Quadratic
+from refine.solvers.arrow import Arrow
+from refine.solvers.parted import Parted
 from refine.solvers.protocol import Problem
+from refine.solvers.protocol import Quadratic as QuadraticModel
 
 FOLDER = "checkpoint.d"
 FREE_TO_CHANGE = ("title", "output", "refinement.optimizer.max_iterations")  # they do not change an evaluation
@@ -193,12 +196,11 @@ class _Remembered:
         value, gradient = self._recalled("gradients", lambda: self.problem.loss_and_gradient(z), z)
         return value, gradient
 
-    def quadratic(self, z: Tensor) -> Quadratic:
-        def compute() -> tuple[Tensor, ...]:
-            found = self.problem.quadratic(z)
-            return found.value, found.gradient, found.curvature
-
-        return Quadratic(*self._recalled("jacobians", compute, z))
+    def quadratic(self, z: Tensor) -> Quadratic | Parted:
+        value, gradient, curvature, *there = self._recalled("jacobians", lambda: _arrays(self.problem.quadratic(z)), z)
+        if there:
+            return Parted(value, gradient, Arrow(curvature, there[0].bool()))
+        return Quadratic(value, gradient, curvature)
 
     def curvature_product(self, z: Tensor, v: Tensor) -> Tensor:
         return self._recalled("curvature_products", lambda: (self.problem.curvature_product(z, v),), z, v)[0]
@@ -206,6 +208,13 @@ class _Remembered:
     def _recalled(self, kind: str, compute: Callable[[], tuple[Tensor, ...]], *at: Tensor) -> tuple[Tensor, ...]:
         found = self.checkpoint.recall(_digest(f"{self.made_of} {kind}".encode(), at), compute)
         return tuple(part.to(at[0]) for part in found)
+
+
+def _arrays(quadratic: QuadraticModel) -> tuple[Tensor, ...]:
+    """What to keep of a quadratic: of a sum its parts, which are much less than its curvature."""
+    if isinstance(quadratic, Parted):
+        return quadratic.values, quadratic.gradients, quadratic.arrow.parts, quadratic.arrow.there
+    return quadratic.value, quadratic.gradient, quadratic.curvature
 
 
 def remembered(problem: Problem, checkpoint: Checkpoint, parts: Sequence[Tensor]) -> Problem:

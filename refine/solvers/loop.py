@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from refine.solvers.parted import parted
 from refine.solvers.protocol import Problem, Quadratic, Solver, Step
 from refine.solvers.solution import Record, Solution, Status
 
@@ -106,7 +107,7 @@ def remaining_shift(quadratic: Quadratic) -> float:
     """Largest component of the Newton shift in units of its esd (the root of the inverse curvature's diagonal)."""
     if not bool(torch.isfinite(quadratic.value)):
         return math.inf
-    scale = torch.sqrt(torch.diagonal(quadratic.curvature)).clamp_min(1e-150)
-    inverse = torch.linalg.pinv(quadratic.curvature / (scale[:, None] * scale), hermitian=True)
-    shift = inverse @ (quadratic.gradient / scale)
-    return float((shift.abs() / torch.sqrt(torch.diagonal(inverse)).clamp_min(1e-150)).max())
+    arrow = parted(quadratic).arrow
+    scale = arrow.roots()
+    shift, variance = arrow.scaled(scale).newton(quadratic.gradient / scale)
+    return float((shift.abs() / torch.sqrt(variance).clamp_min(1e-150)).max())

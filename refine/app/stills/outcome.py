@@ -76,7 +76,8 @@ class Conclusion:
 
 def conclude(found: Refined) -> Conclusion:
     """Physical values, and esds from how the shoeboxes scatter about them."""
-    spread, undetermined = _covariance(found)
+    inverse, undetermined = covariance(found.solution.quadratic.curvature)
+    spread = _spread(found, inverse)
     images, parts = [], []
     for placed, place in zip(found.images, found.space.places, strict=True):
         z = found.solution.z[place]
@@ -88,30 +89,29 @@ def conclude(found: Refined) -> Conclusion:
     names, rates = joint_names(found.images), _rates(found)
     values = joint_values(found.images, found.space, found.solution.z)
     fit = _total(parts, found.space.size)
-    return Conclusion(tuple(images), names, values, rates @ spread @ rates.T, fit, _factor(found, spread))
+    return Conclusion(tuple(images), names, values, rates @ spread @ rates.T, fit, _factor(inverse, spread))
 
 
-def _covariance(found: Refined) -> tuple[Tensor, Tensor]:
-    """Covariance (n, n) of z, and which coordinates (n,) are not determined.
+def _spread(found: Refined, inverse: Tensor) -> Tensor:
+    """Covariance (n, n) of z, whose inverse information (n, n) is given.
 
     H^-1 (sum g g^T) H^-1 with the gradients g of the boxes (Huber 1967; White 1982, Econometrica 50, 1): real spots
     lie off any model's by more than photons make them, each as a whole, so that pixels cannot be the independent
     observations. Where the model is right it is the inverse information, as for any likelihood.
     """
-    inverse, undetermined = covariance(found.solution.quadratic.curvature)
-    scatter, boxes = found.problem.prior_curvature(found.solution.z), 0
+    scatters, boxes = [], 0
     for number, problem in enumerate(found.problem.problems):
         assert isinstance(problem, ShoeboxProblem)
-        scores, place = problem.scores(found.z_of(number)), found.space.places[number]
-        scatter = scatter.index_put((place[:, None], place), scores.T @ scores, accumulate=True)
+        scores = problem.scores(found.z_of(number))
+        scatters.append(scores.T @ scores)
         boxes += len(scores)
     few = boxes / max(1, boxes - found.space.size)
-    return inverse @ (few * scatter) @ inverse, undetermined
+    scatter = found.problem.prior_curvature(found.solution.z) + found.space.arrow(scatters)
+    return inverse @ (few * scatter.dense()) @ inverse
 
 
-def _factor(found: Refined, spread: Tensor) -> float:
+def _factor(inverse: Tensor, spread: Tensor) -> float:
     """How much larger the esds are than counting noise alone would make them, as a geometric mean."""
-    inverse, _ = covariance(found.solution.quadratic.curvature)
     ratios = torch.diagonal(spread) / torch.diagonal(inverse).clamp_min(1e-300)
     ratios = ratios[ratios > 0]
     return float(torch.exp(torch.log(ratios).mean() / 2)) if len(ratios) else 1.0
