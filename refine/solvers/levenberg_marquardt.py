@@ -17,19 +17,13 @@ OFF = 0.1  # of a decrease: a smaller error of what was foreseen asks for no oth
 @dataclass(frozen=True)
 class State:
     """The quadratic model at the current z, the damping, and its growth at the next refusal; the secant terms
-    (k, s + m, s + m) of its k parts, and which of them (k,) foresaw the last step better than the information alone
-    did."""
+    (k, s + m, s + m) of its parts, and whether they foresaw the last step better than the information alone did."""
 
     quadratic: Quadratic
     damping: float
     growth: float
     secants: Tensor
-    trusted: Tensor
-
-    @property
-    def extra(self) -> Tensor:
-        """The secant terms to add to the information."""
-        return self.secants * self.trusted[:, None, None]
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,25 +48,24 @@ class LevenbergMarquardt:
     def init(self, problem: Problem, z: Tensor) -> Step:
         """The starting state at z."""
         here = problem.quadratic(z)
-        secants = torch.zeros_like(parted(here).arrow.parts)
-        state = State(here, self.initial_damping, 2.0, secants, _none(secants))
+        state = State(here, self.initial_damping, 2.0, torch.zeros_like(parted(here).arrow.parts))
         return quadratic_step(z, here, state, True, math.nan, math.nan)
 
     def step(self, problem: Problem, z: Tensor, state: State) -> Step:
         """One trial, accepted where it lowers the loss."""
-        here = state.quadratic
-        shift = damped_shift(here, state.damping, state.extra)
-        predicted = predicted_decrease(here, shift, state.extra)
+        here, extra = state.quadratic, state.secants if state.trusted else None
+        shift = damped_shift(here, state.damping, extra)
+        predicted = predicted_decrease(here, shift, extra)
         there = problem.quadratic(z + shift)
         actual = float(here.value - there.value)
         if not actual >= 0:
-            damping, none = state.damping * state.growth, _none(state.secants)
-            refused = replace(state, damping=damping, growth=state.growth * 2, trusted=none)
+            refused = replace(state, damping=state.damping * state.growth, growth=state.growth * 2, trusted=False)
             stuck = "no step lowers the loss, however small" if refused.damping > self.largest_damping else None
             return quadratic_step(z, here, refused, False, predicted, actual, stuck)
         ratio = actual / predicted if predicted > 0 else 1.0
         damping = max(state.damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), self.least_damping)
-        state = State(there, damping, 2.0, *_learnt(state.secants, parted(here), parted(there), shift))
+        better = _foresaw_better(here, state.secants, shift, actual)
+        state = State(there, damping, 2.0, updated_secants(state.secants, parted(here), parted(there), shift), better)
         return quadratic_step(z + shift, there, state, True, predicted, actual)
 
 
@@ -102,17 +95,11 @@ def predicted_decrease(quadratic: Quadratic, shift: Tensor, secants: Tensor | No
     return -float(quadratic.gradient @ shift + arrow.form(shift) / 2)
 
 
-def _none(secants: Tensor) -> Tensor:
-    return torch.zeros(len(secants), dtype=torch.bool, device=secants.device)
-
-
-def _learnt(secants: Tensor, here: Parted, there: Parted, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """The secant terms after an accepted shift (n,), and which of those before it foresaw it better."""
-    seen = here.arrow.seen(shift)
-    before = zip(here.values - there.values, here.gradients, here.arrow.parts, secants, seen, strict=True)
-    better = torch.tensor([foresaw_better(*part) for part in before], device=secants.device)
-    after = zip(secants, there.gradients - here.gradients, there.arrow.parts, seen, strict=True)
-    return torch.stack([updated_secant(*part) for part in after]), better
+def updated_secants(secants: Tensor, here: Parted, there: Parted, shift: Tensor) -> Tensor:
+    """The secant terms (k, s + m, s + m) after an accepted shift (n,)."""
+    changes, curvatures = there.gradients - here.gradients, there.arrow.parts
+    parts = zip(secants, changes, curvatures, here.arrow.seen(shift), strict=True)
+    return torch.stack([updated_secant(*part) for part in parts])
 
 
 def updated_secant(secant: Tensor, change: Tensor, curvature: Tensor, shift: Tensor) -> Tensor:
@@ -130,10 +117,8 @@ def updated_secant(secant: Tensor, change: Tensor, curvature: Tensor, shift: Ten
     return sized + (outer + outer.T) / along - float(lacking @ shift) / along**2 * torch.outer(change, change)
 
 
-def foresaw_better(actual: Tensor, gradient: Tensor, curvature: Tensor, secant: Tensor, shift: Tensor) -> bool:
-    """Whether the actual decrease () over a shift (n,) was clearly off what the information (n, n) says, and nearer to
-    what the model with the secant term (n, n) does; over short shifts all models agree, and the step of the information
-    is the longer one."""
-    plain, bent = (-float(gradient @ shift + shift @ h @ shift / 2) for h in (curvature, curvature + secant))
-    found = float(actual)
-    return abs(plain - found) > OFF * abs(found) and abs(bent - found) < abs(plain - found)
+def _foresaw_better(here: Quadratic, secants: Tensor, shift: Tensor, actual: float) -> bool:
+    """Whether the decrease over a shift was clearly off what the information says, and nearer to what the model with
+    the secant terms does; over short shifts all models agree, and the step of the information is the longer one."""
+    plain, bent = predicted_decrease(here, shift), predicted_decrease(here, shift, secants)
+    return abs(plain - actual) > OFF * abs(actual) and abs(bent - actual) < abs(plain - actual)

@@ -1,6 +1,7 @@
 """`refine run` on stills by shoeboxes: simulated images, the answer against the truth."""
 
 import csv
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,21 @@ def both(folder: Path) -> Path:
     path.write_text(yaml.safe_dump(content))
     assert main(["run", str(path)]) == 0
     return folder / "both"
+
+
+def test_images_refined_together_are_resumed_to_the_same_bits(both: Path, folder: Path) -> None:
+    shutil.copytree(both, folder / "both_again")
+    (folder / "both_again" / "result.yaml").unlink()
+    assert main(["run", str(folder / "both.yaml"), f"output.directory={folder / 'both_again'}", "--resume"]) == 0
+    assert without_time(folder / "both_again") == without_time(both)
+    kept, before = (
+        {path.name: path for path in (at / "checkpoint.d").glob("*.npz")} for at in (folder / "both_again", both)
+    )
+    assert kept.keys() == before.keys()
+    stored = [np.load(path) for path in before.values()]
+    sums = [arrays for arrays in stored if len(arrays.files) == 4]
+    assert len(sums) > 2
+    assert {arrays["arr_2"].shape for arrays in sums} == {(2, 18, 18)}
 
 
 def test_two_orientations_have_one_cell_that_is_better_known(alone: Path, both: Path) -> None:

@@ -14,8 +14,10 @@ from refine.problem.noise import choose_noise
 from refine.problem.restraints import Restraint, restraint_quadratic
 from refine.problem.separable import Amplitudes
 from refine.problem.shoebox_problem import ShoeboxProblem
+from refine.solvers.arrow import Arrow
 from refine.solvers.levenberg_marquardt import LevenbergMarquardt
-from refine.solvers.loop import solve
+from refine.solvers.loop import Stop, solve
+from refine.solvers.solution import Status
 
 FREE = (("cell", "orientation", "mosaic"), ("orientation", "cell", "mosaic", "cells"))
 SIZES = (6 + 3 + 6, 6 + 3 + 6 + 3)
@@ -144,3 +146,22 @@ def test_the_mean_stands_where_nothing_is_better() -> None:
     best = solve(problem, LevenbergMarquardt(), problem.space.zero()).z
     parts = [best[place] for place in problem.space.places]
     assert float(problem.loss(problem.combined(parts))) <= float(problem.loss(best))
+
+
+def test_one_problem_takes_the_path_it_takes_by_itself() -> None:
+    ours = JointProblem(JointSpace.of([ONE.space], ["cell"]), (ONE,), (RESTRAINT,))
+    both, start = (ours, replace(ONE, restraints=(RESTRAINT,))), 10 * somewhere(ONE.space.size)
+    paths = [solve(one, LevenbergMarquardt(), start, Stop(shift=1e-4)) for one in both]
+    assert paths[0].iterations == paths[1].iterations > 3
+    for one, other in zip(*(path.history for path in paths), strict=True):
+        assert one.loss == pytest.approx(other.loss, rel=1e-12)
+        assert largest(one.z - other.z) < 1e-6
+
+
+def test_no_matrix_of_everything_is_made_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = joint(RESTRAINT)
+    z = somewhere(problem.space.size)
+    monkeypatch.delattr(Arrow, "dense")
+    start = problem.combined([z[place] for place in problem.space.places])
+    assert solve(problem, LevenbergMarquardt(), start).status is Status.CONVERGED
+    assert len(problem.prior_curvature(z).diagonal()) == len(problem.curvature_product(z, z)) == problem.space.size
