@@ -84,10 +84,6 @@ class Arrow:
     def __add__(self, other: "Arrow") -> "Arrow":
         return replace(self, parts=self.parts + other.parts)
 
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        """The product (n,) with a vector (n,)."""
-        return self.summed((self.parts @ self.seen(vector)[..., None])[..., 0])
-
     def form(self, vector: Tensor) -> Tensor:
         """v M v () of a vector v (n,)."""
         corner, border, blocks = self._pieces

@@ -84,7 +84,7 @@ def _bent(matrix: Arrow, secants: Arrow) -> Arrow:
     """A matrix of unit diagonal with the secant terms of those parts that can bear them, or of none."""
     bent = matrix + secants
     usable = (bent.parts.abs().amax((1, 2)) < MOST) & bent.own_positive_definite()
-    bent = matrix + replace(secants, parts=secants.parts * usable[:, None, None])
+    bent = matrix + replace(secants, parts=torch.where(usable[:, None, None], secants.parts, 0.0))
     return bent if bent.positive_definite() else matrix
 
 
