@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from refine.app.load import dump_config
 from refine.errors import InputError
 from refine.io.atomic import make_directory, remove_leftovers, write_atomically, write_text
 from refine.io.reading import guarded
-from refine.problem.problem import ImageProblem
+from refine.problem.problem import Counted, ImageProblem
 from refine.problem.quadratic import Quadratic
 from refine.solvers.arrow import Arrow
 from refine.solvers.parted import Parted
@@ -147,7 +148,21 @@ class RememberedProblem(ImageProblem):
         return cls(**{f.name: getattr(problem, f.name) for f in fields(problem)}, checkpoint=checkpoint)
 
     def loss(self, z: Tensor) -> Tensor:
-        return self._recalled("values", lambda: (super(RememberedProblem, self).loss(z),), z)[0]
+        found = self._recalled("values", lambda: (super(RememberedProblem, self).loss(z),), z)[0]
+        self._counted[:] = [z.clone()]
+        return found
+
+    def image(self, z: Tensor) -> Tensor:
+        """Counted once with its loss, also where that was recalled."""
+        before, found = self.counts.values, super().image(z)
+        if self._counted and torch.equal(self._counted[0], z):
+            self.counts.values = before
+        return found
+
+    @cached_property
+    def _counted(self) -> list[Tensor]:
+        """The z (n,) of the last loss, if any."""
+        return []
 
     def loss_and_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = self._recalled("gradients", lambda: super(RememberedProblem, self).loss_and_gradient(z), z)
@@ -183,9 +198,10 @@ class RememberedProblem(ImageProblem):
 
 @dataclass(frozen=True)
 class _Remembered:
-    """Any problem whose evaluations are kept, told from others by the digest of what it is made of."""
+    """Any problem whose evaluations are kept, told from others by the digest of what it is made of; counted whether
+    they are computed or recalled."""
 
-    problem: Problem
+    problem: Counted
     checkpoint: Checkpoint
     made_of: str
 
@@ -206,7 +222,9 @@ class _Remembered:
         return self._recalled("curvature_products", lambda: (self.problem.curvature_product(z, v),), z, v)[0]
 
     def _recalled(self, kind: str, compute: Callable[[], tuple[Tensor, ...]], *at: Tensor) -> tuple[Tensor, ...]:
+        count = getattr(self.problem.counts, kind) + 1
         found = self.checkpoint.recall(_digest(f"{self.made_of} {kind}".encode(), at), compute)
+        setattr(self.problem.counts, kind, count)
         return tuple(part.to(at[0]) for part in found)
 
 
@@ -217,7 +235,7 @@ def _arrays(quadratic: QuadraticModel) -> tuple[Tensor, ...]:
     return quadratic.value, quadratic.gradient, quadratic.curvature
 
 
-def remembered(problem: Problem, checkpoint: Checkpoint, parts: Sequence[Tensor]) -> Problem:
+def remembered(problem: Counted, checkpoint: Checkpoint, parts: Sequence[Tensor]) -> Problem:
     """A problem, from now on remembered; `parts` tell it from every other problem of the run."""
     return _Remembered(problem, checkpoint, _digest(b"", parts))
 

@@ -47,7 +47,7 @@ def near_spots(problem: ImageProblem, spots: Spots, z: Tensor | None = None) -> 
     size = problem.observation.trusted.shape
     mask = np.zeros(size, bool)
     mask[spots.place] = True
-    mask = ndimage.binary_dilation(mask, np.ones(across(AROUND, mask)))
+    mask = ndimage.maximum_filter(mask, across(AROUND, mask), mode="constant")
     if z is not None:
         mask |= _expected_spots(problem, z)
     pixels = problem.pixels

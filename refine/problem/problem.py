@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from refine.problem.noise import NOISES, Noise
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint, restraint_quadratic, restraint_residuals
 from refine.problem.tangent import Cotangent, Tangent, cotangent, tangent
+from refine.solvers.protocol import Problem
 
 TILE_POINTS = 1 << 17  # sub-pixels worked on at once; bounds the memory, cannot change the answer
 TILE_STEPS = 1 << 20  # sub-pixels x steps at once where autograd keeps every step (second derivatives)
@@ -29,6 +31,13 @@ class Counts:
     gradients: int = 0
     jacobians: int = 0
     curvature_products: int = 0
+
+
+class Counted(Problem, Protocol):
+    """A problem that counts its evaluations."""
+
+    @property
+    def counts(self) -> Counts: ...
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,16 @@ class ImageProblem:
         return expected_photons(*self.space.to_model(z), pixels, self.interference)
 
     def image(self, z: Tensor) -> Tensor:
-        """Expected photons (P,) in all of the problem's pixels; no gradient."""
+        """Expected photons (P,) in all of the problem's pixels; no gradient. The last one is kept: after its loss, who
+        asked for it wants it too."""
+        if self._latest and torch.equal(self._latest[0][0], z):
+            return self._latest[0][1]
         self.counts.values += 1
         with torch.no_grad():
             model = self.space.to_model(z)
             tiles = (expected_photons(*model, part, self.interference) for part, _ in self._tiles())
-            return torch.cat([z.new_zeros(0), *tiles])
+            self._latest[:] = [(z.clone(), torch.cat([z.new_zeros(0), *tiles]))]
+        return self._latest[0][1]
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
@@ -79,6 +92,11 @@ class ImageProblem:
     def observed(self) -> Tensor:
         """Observed photons (P,) in all of the problem's pixels."""
         return self._observed
+
+    @cached_property
+    def _latest(self) -> list[tuple[Tensor, Tensor]]:
+        """The last z (n,) and its image (P,), if any."""
+        return []
 
     @cached_property
     def _observed(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,18 +13,33 @@ from refine.solvers.protocol import Problem, Quadratic, Step, quadratic_step
 
 MOST = 10.0  # times the information: a secant term beyond it is of directions about which there is none
 OFF = 0.1  # of a decrease: a smaller error of what was foreseen asks for no other model
+OFF_AT_FIRST = 0.002  # of a decrease, taken for the error of what is foreseen while nothing is known of it
+TURNED = 2.0  # times what the decrease tells of an unforeseen gradient: part of it lies across the step
+LAST = 0.01  # standard uncertainties that a step may be expected to leave, to be the last
+
+
+class Trial(NamedTuple):
+    """A shift (n,) from where the quadratic model is known, and the decrease that the model foresees."""
+
+    here: Quadratic
+    shift: Tensor
+    predicted: float
 
 
 @dataclass(frozen=True)
 class State:
     """The quadratic model at the current z, the damping, and its growth at the next refusal; the secant terms
-    (k, s + m, s + m) of its parts, and whether they foresaw the last step better than the information alone did."""
+    (k, s + m, s + m) of its parts, and whether they foresaw the last step better than the information alone did;
+    by which part of the last decrease the model was off; and the last trial, where its end is only foreseen: the
+    quadratic is then that where it began."""
 
     quadratic: Quadratic
     damping: float
     growth: float
     secants: Tensor
     trusted: bool = False
+    off: float = OFF_AT_FIRST
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,8 @@ class LevenbergMarquardt:
 
     Damping by the diagonal makes the steps independent of the units of z (Marquardt 1963); the update is Nielsen's
     (1999, IMM-REP-1999-05, eq. 2.17), smooth in the ratio. A trial is evaluated with its derivatives at once: most
-    are accepted, and then the next step has them.
+    are accepted, and then the next step has them. Of a short step, foreseen by a model that has been right, the loss is
+    looked at first: where it is as foreseen, that was the last step, and derivatives would tell nothing new.
 
     Where the data differ from any model by more than their noise, H is not the curvature, and convergence is slow. The
     difference is then learnt from the gradients, a symmetric secant term S that is sized down as it falls, and added
@@ -53,20 +70,55 @@ class LevenbergMarquardt:
 
     def step(self, problem: Problem, z: Tensor, state: State) -> Step:
         """One trial, accepted where it lowers the loss."""
-        here, extra = state.quadratic, state.secants if state.trusted else None
-        shift = damped_shift(here, state.damping, extra)
-        predicted = predicted_decrease(here, shift, extra)
-        there = problem.quadratic(z + shift)
+        if state.trial:
+            state = self._accepted(state, state.trial, problem.quadratic(z))
+        trial = _trial(state)
+        here, shift, predicted = trial
+        if _may_be_last(predicted, state.off):
+            there = foreseen(trial, problem.loss(z + shift))
+            if (actual := float(here.value - there.value)) >= 0:
+                return quadratic_step(z + shift, there, replace(state, trial=trial), True, predicted, actual)
+        known = problem.quadratic(z + shift)
+        actual = float(here.value - known.value)
+        if actual >= 0:
+            return quadratic_step(z + shift, known, self._accepted(state, trial, known), True, predicted, actual)
+        refused = replace(state, damping=state.damping * state.growth, growth=state.growth * 2, trusted=False)
+        stuck = "no step lowers the loss, however small" if refused.damping > self.largest_damping else None
+        return quadratic_step(z, here, refused, False, predicted, actual, stuck)
+
+    def _accepted(self, state: State, trial: Trial, there: Quadratic) -> State:
+        """The state after a trial that led to a quadratic."""
+        here, shift, predicted = trial
         actual = float(here.value - there.value)
-        if not actual >= 0:
-            refused = replace(state, damping=state.damping * state.growth, growth=state.growth * 2, trusted=False)
-            stuck = "no step lowers the loss, however small" if refused.damping > self.largest_damping else None
-            return quadratic_step(z, here, refused, False, predicted, actual, stuck)
         ratio = actual / predicted if predicted > 0 else 1.0
         damping = max(state.damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), self.least_damping)
-        better = _foresaw_better(here, state.secants, shift, actual)
-        state = State(there, damping, 2.0, updated_secants(state.secants, parted(here), parted(there), shift), better)
-        return quadratic_step(z + shift, there, state, True, predicted, actual)
+        better, off = _foresaw_better(here, state.secants, shift, actual), abs(actual - predicted) / max(actual, 1e-300)
+        secants = updated_secants(state.secants, parted(here), parted(there), shift)
+        return State(there, damping, 2.0, secants, better, off)
+
+
+def _trial(state: State) -> Trial:
+    extra = state.secants if state.trusted else None
+    shift = damped_shift(state.quadratic, state.damping, extra)
+    return Trial(state.quadratic, shift, predicted_decrease(state.quadratic, shift, extra))
+
+
+def _may_be_last(predicted: float, off: float) -> bool:
+    """Whether a step of that decrease is expected to leave less than `LAST` standard uncertainties, by what `foreseen`
+    will say of it, if the decrease is as far off as the last one was."""
+    return predicted > 0 and TURNED * 3 * off * predicted / math.sqrt(2 * predicted) < LAST
+
+
+def foreseen(trial: Trial, value: Tensor) -> Parted:
+    """The quadratic after a trial where only the value () is known there.
+
+    A decrease other than foreseen is put down to a third derivative along the shift, whose slope at its end is then
+    three times the difference; `TURNED` times as much is allowed for.
+    """
+    model, shift = parted(trial.here), trial.shift
+    actual, pulls = model.value - value, (model.arrow.parts @ model.arrow.seen(shift)[..., None])[..., 0]
+    slope = TURNED * 3 * (trial.predicted - actual) / model.arrow.form(shift).clamp_min(1e-300)
+    return Parted(model.values - actual / len(pulls), model.gradients + (1 + slope) * pulls, model.arrow)
 
 
 def damped_shift(quadratic: Quadratic, damping: float, secants: Tensor | None = None) -> Tensor:

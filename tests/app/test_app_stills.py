@@ -329,7 +329,7 @@ def test_images_refined_together_are_resumed_to_the_same_bits(both: Path, folder
     assert kept.keys() == before.keys()
     stored = [np.load(path) for path in before.values()]
     sums = [arrays for arrays in stored if len(arrays.files) == 4]
-    assert len(sums) > 2
+    assert len(sums) > 1
     assert {arrays["arr_2"].shape for arrays in sums} == {(2, 18, 18)}
 
 

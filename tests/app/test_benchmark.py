@@ -48,7 +48,7 @@ def test_every_trial_is_a_row_with_its_costs(finished):
         assert float(row["seconds"]) > 0
         assert (row["success"] == "True") == (float(row["chi2_per_parameter"]) < 6)
     lm = next(r for r in rows if r["optimizer"] == "lm")
-    assert int(lm["jacobians"]) == int(lm["iterations"]) + 1
+    assert int(lm["iterations"]) <= int(lm["jacobians"]) <= int(lm["iterations"]) + 1
     assert lm["success"] == "True"
 
 

@@ -184,6 +184,9 @@ class Decays:
         found = Parted(value, gradient, Arrow(curvature, there))
         return Quad(found.value, found.gradient, found.curvature) if self.dense else found
 
+    def loss(self, z: Tensor) -> Tensor:
+        return self.quadratic(z).value
+
     def start(self) -> Tensor:
         return torch.cat([f64([0.4]), f64(1.0, 0.0).repeat(self.count)])
 

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import LeastSquares, Quad, f64, largest
+from builders import LeastSquares, Quad, f64, largest, relative, vectors
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize
 from torch import Tensor
 
 from refine.solvers.adam import Adam
-from refine.solvers.levenberg_marquardt import LevenbergMarquardt, damped_shift, predicted_decrease
+from refine.solvers.levenberg_marquardt import LevenbergMarquardt, Trial, damped_shift, foreseen, predicted_decrease
 from refine.solvers.loop import Stop, remaining_shift, solve
 from refine.solvers.protocol import Solver
 from refine.solvers.registry import SOLVERS as REGISTRY
@@ -229,6 +231,36 @@ def test_one_quadratic_a_step() -> None:
     problem = LeastSquares(decay)
     solution = solve(problem, LevenbergMarquardt(), f64(1.0, 0.4, 0.0))
     assert problem.calls == ["quadratic"] * (solution.iterations + 1)
+
+
+@given(vectors(-1.0, 1.0, 4), st.floats(0.01, 100))
+def test_where_the_model_is_exact_what_is_foreseen_is_what_is_there(shift: Tensor, damping: float) -> None:
+    problem, best = linear_problem()
+    here = problem.quadratic(best + shift)
+    trial = Trial(here, step := damped_shift(here, damping), predicted_decrease(here, step))
+    found, there = foreseen(trial, problem.loss(best + shift + step)), problem.quadratic(best + shift + step)
+    assert largest(found.gradient - there.gradient) <= 1e-6 * (largest(here.gradient) + 0.1)
+    assert float(found.value) == pytest.approx(float(there.value), rel=1e-9, abs=1e-9)
+    assert relative(found.curvature, there.curvature) < 1e-12
+
+
+def test_a_third_derivative_is_seen_in_the_decrease() -> None:
+    """Of z^2 / 2 + c z^3 / 6, whose Newton step from z = s goes to z = c s^2 / (2 (1 + c s))."""
+    start, bend = 0.3, 0.05
+    here = Quad(f64(start**2 / 2 + bend * start**3 / 6)[()], f64([start + bend * start**2 / 2]), f64([[1.0]]))
+    shift = -here.gradient
+    end = float(start + shift[0])
+    found = foreseen(Trial(here, shift, float(shift @ shift) / 2), f64(end**2 / 2 + bend * end**3 / 6)[()])
+    assert remaining_shift(found) > abs(end + bend * end**2 / 2)
+    assert remaining_shift(found) < 10 * abs(end + bend * end**2 / 2)
+
+
+def test_the_last_step_needs_no_derivatives() -> None:
+    problem, best = linear_problem()
+    solution = solve(problem, LevenbergMarquardt(initial_damping=1e-9), best + 1e-3)
+    assert solution.status is Status.CONVERGED
+    assert problem.calls == ["quadratic", "loss"]
+    assert largest(solution.z - best) < 1e-6
 
 
 def test_remaining_shift_is_newtons_in_esds() -> None:

@@ -21,6 +21,7 @@ from refine.app.stopping import stop_of
 from refine.model.crystal import Crystal, GaussianMosaic
 from refine.problem.identifiability import weak_combination
 from refine.problem.joint import JointSpace
+from refine.problem.problem import Counted
 from refine.problem.shoebox import Shoeboxes
 from refine.solvers.protocol import Problem, Solver
 from refine.solvers.solution import Record, Status
@@ -81,7 +82,7 @@ class _Session:
         self.progress.say(line)
         self.check()
 
-    def keep(self, problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
+    def keep(self, problem: Counted, boxes: Sequence[Shoeboxes]) -> Problem:
         return remembered(problem, self.checkpoint, [part for box in boxes for part in box.signature()])
 
     def begin(self) -> None:

@@ -16,6 +16,7 @@ from refine.parameters.space import ParameterSpace
 from refine.problem.coarse import carried
 from refine.problem.joint import JointProblem, JointSpace
 from refine.problem.placement import Still, displacement, held_out, no_boxes, place_near
+from refine.problem.problem import Counted
 from refine.problem.quadratic import Quadratic
 from refine.problem.restraints import Restraint
 from refine.problem.shoebox import Shoeboxes
@@ -78,7 +79,7 @@ class Hooks(Protocol):
     def say(self, line: str) -> None:
         """Tell what was done."""
 
-    def keep(self, problem: Problem, boxes: Sequence[Shoeboxes]) -> Problem:
+    def keep(self, problem: Counted, boxes: Sequence[Shoeboxes]) -> Problem:
         """The problem that is solved in place of one with these boxes."""
 
     def begin(self) -> None:
