@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from builders import LeastSquares, Quad, f64, largest, relative, vectors
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import least_squares, minimize
 from torch import Tensor
@@ -235,6 +235,7 @@ def test_one_quadratic_a_step() -> None:
 
 @given(vectors(-1.0, 1.0, 4), st.floats(0.01, 100))
 def test_where_the_model_is_exact_what_is_foreseen_is_what_is_there(shift: Tensor, damping: float) -> None:
+    assume(largest(shift) > 1e-3)  # shorter ones change the loss by less than its rounding
     problem, best = linear_problem()
     here = problem.quadratic(best + shift)
     trial = Trial(here, step := damped_shift(here, damping), predicted_decrease(here, step))
