@@ -261,6 +261,19 @@ def test_a_lost_sensor(place, capsys):
     assert yaml.safe_load((place / "refine.yaml").read_text())["detector"]["thickness"]["um"] == 500
 
 
+def test_a_pulse_is_not_of_one_colour(place, capsys):
+    named = [{**one, "name": f"ARRAY_D0Q0S{n}A0"} for n, one in enumerate(tiles())]
+    written(place / "x.expt", document(named))
+    run(capsys, "x.expt", "F.hkl")
+    values = yaml.safe_load((place / "refine.yaml").read_text())
+    assert values["beam"]["gaussian"] == {"bandwidth_percent": 0.1}
+    assert "bandwidth" in values["refinement"]["free"]
+    run(capsys, "x.expt", "F.hkl", "crystal.mosaic={model: domains, spread_deg: 0.1, domains: 3}", "--force")
+    values = yaml.safe_load((place / "refine.yaml").read_text())
+    assert "gaussian" not in values.get("beam", {})
+    assert "bandwidth" not in values["refinement"]["free"]
+
+
 def test_files_in_other_folders_are_named_whole(place, capsys):
     (place / "here").mkdir()
     run(capsys, "x.expt", "image.npz", "F.hkl", "-o", "here/my.yaml")

@@ -137,6 +137,7 @@ def gathered(held: Holdings, settings: Draft, index: int) -> Draft:
     experiment = None if expt is None else read_experiment(expt, index)
     if experiment is not None:
         draft += sources.from_experiment(experiment, index)
+        draft += sources.of_pulse(experiment, draft)
     draft += _of_instruments(held, draft)
     if (matrix := held.get("matrix")) is not None:
         draft += sources.from_matrix(matrix, draft.number("beam.wavelength"))

@@ -16,6 +16,7 @@ from refine.io.images import RawImage, read_image
 
 BACKGROUND = 90  # per cent of the pixels, the darkest, are taken to be background
 LEAST_BACKGROUND = 0.01  # photons
+OVERSAMPLE = 3  # sub-pixels along an edge, by whose variance spots are wider
 SPREAD_DEG, BLOCK = 0.1, 500.0  # degrees; Å
 STEPS_A_SPREAD, MOST_STEPS = 2, 100
 GUESSED = f"unit cells: blocks of {BLOCK:g} Å, a guess"
@@ -102,14 +103,16 @@ def _defaults(draft: Draft) -> Iterator[Setting]:
     cell = draft.value("crystal.cell", tuple) or draft.value("crystal.cell", list) or ()
     if len(cell) == 6 and all(isinstance(x, int | float) and x > 0 for x in cell):
         yield Setting("crystal.cells", block_cells(cell[:3], BLOCK), GUESSED)
+    coloured = [] if draft.value("beam.gaussian", dict) is None else ["bandwidth"]
     if draft.says("structure_factors.unknown"):
-        yield Setting("refinement.free", ["cell", "orientation", "mosaic", "cells"], "")
+        yield Setting("detector.oversample", OVERSAMPLE, "a pixel has an area")
+        yield Setting("refinement.free", ["cell", "orientation", "mosaic", "cells", *coloured], "")
         yield Setting("refinement.pixels", {"shoebox": {"size": 15}}, "pixels; each box has a background of its own")
         yield Setting("refinement.loss", "robust", "counting statistics with the tails of what is not the crystal")
         return
     yield Setting("background.model", "constant", "")
     yield Setting("background.value", 1.0, "photons/pixel; a guess")
-    free = ["cell", "orientation", "scale", "background"]
+    free = ["cell", "orientation", "scale", "background", *coloured]
     yield Setting("refinement.free", [*free, "mosaic"] if mosaic.get("model") == "gaussian" else free, "")
     yield Setting("refinement.loss", "robust", "counting statistics with the tails of what is not the crystal")
 

@@ -21,6 +21,7 @@ from refine.io.reflections import read_structure_factors
 from refine.physics.cell import cell_of_rows
 
 CSPAD_PANEL, CSPAD_UM = re.compile(r"ARRAY_D\d+Q\d+S\d+A\d+"), 500.0
+BANDWIDTH_PERCENT = 0.1  # to start from
 REACHED = 5  # per cent of the indexed spots are beyond the resolution limit that is proposed
 SPREAD_DEG, BLOCK = (0.02, 0.3), (100.0, 2000.0)  # degrees; Å: what a still's estimates may ask for
 
@@ -83,11 +84,24 @@ def _lost_sensor(experiment: DialsExperiment) -> Draft:
     """The sensor of a file that asks for its parallax but has lost it."""
     if not any(panel.parallax and panel.mu * panel.thickness <= 0 for panel in experiment.panels):
         return Draft()
-    if all(CSPAD_PANEL.fullmatch(panel.name) for panel in experiment.panels):
+    if _is_cspad(experiment):
         sensor = Sensor(CSPAD_UM, silicon_attenuation_um(experiment.beam.wavelength))
         origin = "a CSPAD's, which DIALS corrects for while processing and leaves out of the .expt"
         return Draft((Setting("detector.thickness", _thickness(sensor), origin),))
     return Draft(gaps=(Gap("detector.thickness", _thickness(Sensor(450.0, 260.0)), _PARALLAX),))
+
+
+def of_pulse(experiment: DialsExperiment, draft: Draft) -> Draft:
+    """The bandwidth of an X-ray laser's pulse, where the detector is one of theirs and the mosaic is Gaussian."""
+    mosaic = draft.value("crystal.mosaic", dict) or {"model": "gaussian"}
+    if not _is_cspad(experiment) or mosaic.get("model") != "gaussian":
+        return Draft()
+    origin = "per cent, a standard deviation; a guess: with a CSPAD the pulse is an X-ray laser's, not of one colour"
+    return Draft((Setting("beam.gaussian", {"bandwidth_percent": BANDWIDTH_PERCENT}, origin),))
+
+
+def _is_cspad(experiment: DialsExperiment) -> bool:
+    return all(CSPAD_PANEL.fullmatch(panel.name) for panel in experiment.panels)
 
 
 _PARALLAX = "the .expt asks for the parallax of a sensor that it does not describe (thickness and attenuation in µm)"
