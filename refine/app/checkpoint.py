@@ -156,6 +156,7 @@ class RememberedProblem(ImageProblem):
         """Counted once with its loss, also where that was recalled."""
         before, found = self.counts.values, super().image(z)
         if self._counted and torch.equal(self._counted[0], z):
+            self._counted.clear()
             self.counts.values = before
         return found
 

@@ -65,23 +65,25 @@ class ImageProblem:
         return expected_photons(*self.space.to_model(z), pixels, self.interference)
 
     def image(self, z: Tensor) -> Tensor:
-        """Expected photons (P,) in all of the problem's pixels; no gradient. The last one is kept: after its loss, who
-        asked for it wants it too."""
-        if self._latest and torch.equal(self._latest[0][0], z):
-            return self._latest[0][1]
+        """Expected photons (P,) in all of the problem's pixels; no gradient. That of the last loss is there already,
+        for who asks for it next."""
+        if self._left and torch.equal(self._left[0][0], z):
+            return self._left.pop()[1]
         self.counts.values += 1
         with torch.no_grad():
             model = self.space.to_model(z)
             tiles = (expected_photons(*model, part, self.interference) for part, _ in self._tiles())
-            self._latest[:] = [(z.clone(), torch.cat([z.new_zeros(0), *tiles]))]
-        return self._latest[0][1]
+            return torch.cat([z.new_zeros(0), *tiles])
 
     def loss(self, z: Tensor) -> Tensor:
         """Negative log-likelihood (), without terms that no parameter changes, plus the restraints."""
-        if self.space.admits(z):
-            return self.loss_of(z, self.image(z))
-        self.counts.values += 1
-        return z.new_tensor(torch.inf)
+        if not self.space.admits(z):
+            self.counts.values += 1
+            return z.new_tensor(torch.inf)
+        self._left.clear()
+        image = self.image(z)
+        self._left.append((z.clone(), image))
+        return self.loss_of(z, image)
 
     def loss_of(self, z: Tensor, image: Tensor) -> Tensor:
         """The loss () at z, where its expected image (P,) is known."""
@@ -94,8 +96,8 @@ class ImageProblem:
         return self._observed
 
     @cached_property
-    def _latest(self) -> list[tuple[Tensor, Tensor]]:
-        """The last z (n,) and its image (P,), if any."""
+    def _left(self) -> list[tuple[Tensor, Tensor]]:
+        """The last loss's z (n,) and image (P,), until somebody has taken it."""
         return []
 
     @cached_property

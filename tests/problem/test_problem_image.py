@@ -159,6 +159,18 @@ def test_every_evaluation_is_counted() -> None:
     assert build().counts.values == 0
 
 
+def test_the_image_of_a_loss_is_computed_once_and_given_once() -> None:
+    problem = build()
+    z = problem.space.zero()
+    fresh, elsewhere = build().image(z), build().image(z + 0.1)
+    problem.loss(z)
+    assert torch.equal(problem.image(z + 0.1), elsewhere)
+    assert torch.equal(problem.image(z), fresh)
+    assert problem.counts.values == 2
+    assert torch.equal(problem.image(z), fresh)
+    assert problem.counts.values == 3
+
+
 def test_loss_is_infinite_outside_the_limits() -> None:
     problem = build()
     for bad in (
