@@ -158,11 +158,15 @@ class _Refinement:
 
     def _index(self, place: Place) -> Place:
         """Where spot positions lead, if that is somewhere better."""
-        looked_at = self.near if self.many else self.problem
+        found = [
+            start
+            for start in _distinct(centroid_starts(self.problem.space, self.spots))
+            if start.indexed >= FEW_INDEXED and self.problem.space.admits(start.z)
+        ]
+        models = [place.z, *(start.z for start in found)]
+        looked_at = self.near if self.many else near_spots(self.problem, self.spots, *models)
         best, note = Place(looked_at, place.z), "spot positions lead nowhere better"
-        for start in _distinct(centroid_starts(self.problem.space, self.spots)):
-            if start.indexed < FEW_INDEXED or not self.problem.space.admits(start.z):
-                continue
+        for start in found:
             there = Place(looked_at, start.z)
             if there.loss < best.loss:
                 share = f"{100 * start.indexed:.0f} % of the spots within {INDEXED} of whole Miller indices"

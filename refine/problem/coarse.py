@@ -41,14 +41,14 @@ def carried(into: ParameterSpace, z: Tensor, source: ParameterSpace, values: Ten
     return torch.cat([found.get(p.name, part) for p, part in zip(into.parameters, into.split(z), strict=True)])
 
 
-def near_spots(problem: ImageProblem, spots: Spots, z: Tensor | None = None) -> ImageProblem:
-    """The problem on the pixels round observed spots and, where a z (n,) is given, in those that the model has there:
-    a few percent of them, with nearly all that is known of cell and orientation."""
+def near_spots(problem: ImageProblem, spots: Spots, *models: Tensor) -> ImageProblem:
+    """The problem on the pixels round observed spots and in those that the models of some z (n,) have: a few percent of
+    them, with nearly all that is known of cell and orientation."""
     size = problem.observation.trusted.shape
     mask = np.zeros(size, bool)
     mask[spots.place] = True
     mask = ndimage.maximum_filter(mask, across(AROUND, mask), mode="constant")
-    if z is not None:
+    for z in models:
         mask |= _expected_spots(problem, z)
     pixels = problem.pixels
     return replace(problem, pixels=pixels[torch.from_numpy(mask).to(pixels.slow.device)[pixels.place]])
