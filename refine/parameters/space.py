@@ -73,10 +73,18 @@ class ParameterSpace:
         """z by parameter."""
         return z.split([parameter.size for parameter in self.parameters])
 
+    def leaves(self, z: Tensor) -> list[Tensor]:
+        """z by parameter, each to be differentiated by."""
+        return [part.detach().clone().requires_grad_() for part in self.split(z)]
+
     def to_model(self, z: Tensor) -> Model:
         """Crystal and experiment at z."""
+        return self.placed(self.split(z))
+
+    def placed(self, parts: Sequence[Tensor]) -> Model:
+        """The same for a z that is given by parameter."""
         model = self.start
-        for parameter, part in zip(self.parameters, self.split(z), strict=True):
+        for parameter, part in zip(self.parameters, parts, strict=True):
             model = parameter.place(model, part)
         return model
 
@@ -101,7 +109,7 @@ class ParameterSpace:
     def rates(self, z: Tensor) -> Tensor:
         """Derivatives (len(names), n) of the physical values by z."""
         with torch.enable_grad():
-            parts = [part.detach().requires_grad_() for part in self.split(z)]
+            parts = self.leaves(z)
             blocks = [jacobian(p.read(part), part) for p, part in zip(self.parameters, parts, strict=True)]
         return torch.block_diag(*blocks)
 

@@ -67,8 +67,8 @@ class CentroidProblem:
         self.counts.jacobians += 1
         if not self.space.admits(z):
             return Quadratic.zero(z)._replace(value=z.new_tensor(torch.inf))
-        at = z.detach().requires_grad_()
-        rates = jacobian(self.space.to_model(at).crystal.real_space, at).reshape(3, 3, -1)
+        at = self.space.leaves(z)
+        rates = jacobian(self.space.placed(at).crystal.real_space, *at).reshape(3, 3, -1)
         residuals = self.residuals(z)
         columns = (self.weights[..., None] * torch.einsum("jcn,cs->jsn", rates, self.scattering)).flatten(0, 1)
         return Quadratic(residuals @ residuals / 2, residuals @ columns, columns.T @ columns)

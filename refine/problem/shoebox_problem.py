@@ -164,11 +164,12 @@ class ShoeboxProblem:
         """Tile by tile: gradients (R, n), curvature (n, n) and loss ()."""
         for tile in self._tiles:
             with torch.enable_grad():
-                at = z.detach().requires_grad_()
-                model = self.space.to_model(at)
+                at = self.space.leaves(z)
+                model = self.space.placed(at)
                 packed = spots_of(*model, tile.boxes.spots.indices, tile.boxes.recorded).packed()
-                by_z = columns(packed, at)
-                moved = columns(tile._scattering_of(model), at, self._moving) if any(self._moving) else None
+                by_z = columns(packed, *at)
+                moves = any(self._moving)
+                moved = columns(tile._scattering_of(model), *at, acting=self._moving) if moves else None
             with torch.no_grad():
                 yield tile._projected(model, by_z, moved)
 

@@ -51,9 +51,9 @@ def cotangent(space: ParameterSpace, z: Tensor, interference: Interference) -> C
 
 
 class _Acting(NamedTuple):
-    """z (n,), the model there and its levers, with a graph between them."""
+    """z by parameter, the model there and its levers, with a graph between them."""
 
-    z: Tensor
+    z: list[Tensor]
     model: Model
     levers: Levers
     how: Execution
@@ -64,8 +64,8 @@ def _acting(space: ParameterSpace, z: Tensor, interference: Interference) -> _Ac
     if not isinstance(interference, FusedSum) or not isinstance(space.start.crystal.mosaic, Mosaic):
         return None
     with torch.enable_grad():
-        at = z.detach().requires_grad_()
-        model = space.to_model(at)
+        at = space.leaves(z)
+        model = space.placed(at)
         return _Acting(at, model, Levers.of(*model), interference.how) if _paths_held(model) else None
 
 
@@ -73,7 +73,7 @@ def _by_levers(space: ParameterSpace, z: Tensor, interference: Interference) -> 
     """By the levers of the image, or None where z (n,) acts through something else."""
     if (acting := _acting(space, z, interference)) is None:
         return None
-    rows = jacobian(torch.cat([part.reshape(-1) for part in acting.levers]), acting.z)
+    rows = jacobian(torch.cat([part.reshape(-1) for part in acting.levers]), *acting.z)
     parts = dict(zip(Levers._fields, rows.split([part.numel() for part in acting.levers]), strict=True))
     moving = frozenset(name for name, part in parts.items() if bool((part != 0).any()))
 
@@ -97,7 +97,8 @@ def _back_by_levers(space: ParameterSpace, z: Tensor, interference: Interference
         if not parts:
             return torch.zeros_like(z)
         levers = torch.cat([part.reshape(-1) for part in parts.values()])
-        return torch.autograd.grad(levers, acting.z, found, retain_graph=True)[0]
+        parts_z = torch.autograd.grad(levers, acting.z, found, retain_graph=True, materialize_grads=True)
+        return torch.cat(parts_z)
 
     return Cotangent(from_pixels, to_z)
 
