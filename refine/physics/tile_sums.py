@@ -89,11 +89,12 @@ def moments(
     blocks = given.blocks(MOST_STEPS, how)
     out = _empty_moments(given.points, given.weights, wanted)
     for columns, points in given.tiles(len(blocks[0].rotations), how):
-        total = _sum_tile(points, blocks[0], given, how)
+        share = given.weights[:, columns].flatten()
+        total = _sum_tile(points, share, blocks[0], given, how)
         for block in blocks[1:]:
-            more = _sum_tile(points, block, given, how)
+            more = _sum_tile(points, share, block, given, how)
             total = Moments(*(mine.add_(part) for mine, part in zip(total, more, strict=True)))
-        _gather(out, total, given.weights[:, columns], columns)
+        _gather(out, total, len(given.weights), columns)
     return out._replace(scattering=out.scattering.flatten(1), weights=out.weights.flatten())
 
 
@@ -206,17 +207,17 @@ def _empty_moments(scattering: Tensor, weights: Tensor, wanted: Wanted) -> Momen
     )
 
 
-def _gather(out: Moments, points: Moments, weights: Tensor, columns: slice) -> None:
-    """Write the weighted sums over rays of a tile's points (..., R P) into its columns."""
-    value, by_q, *others = [part.unflatten(-1, weights.shape) for part in points]
-    if out.scattering.numel():
-        out.scattering[..., columns] = by_q * weights
-    if out.weights.numel():
-        out.weights[..., columns] = value
-    sums = zip((out.value[None], out.real_space, out.cells, out.angles), (value[None], *others), strict=False)
-    for place, part in sums:
+def _gather(out: Moments, points: Moments, rays: int, columns: slice) -> None:
+    """Write a tile's points (..., R W) into its columns (W), those that are a pixel's as sums over its rays."""
+    by_ray = [part.unflatten(-1, (rays, -1)) for part in points]
+    for name, place, part in zip(Moments._fields, out, by_ray, strict=True):
         if place.numel():
-            torch.sum(part * weights, 1, out=place[:, columns])
+            place[..., columns] = part if name in ("scattering", "weights") else _over_rays(part)
+
+
+def _over_rays(part: Tensor) -> Tensor:
+    """(..., R, W) summed to (..., W)."""
+    return part.sum(-2) if part.shape[-2] > 1 else part[..., 0, :]
 
 
 @functools.cache
@@ -238,22 +239,23 @@ def _summed_terms(q: Tensor, block: _Block, given: _Given, how: Execution) -> tu
     return (plain.new_ones(1, grid[0]) @ plain.unflatten(1, grid))[:, 0], slopes.unflatten(1, grid)
 
 
-def _sum_tile(q: Tensor, block: _Block, given: _Given, how: Execution) -> Moments:
-    """Sums over the steps of a block at q (3, Q), all weights 1."""
+def _sum_tile(q: Tensor, share: Tensor, block: _Block, given: _Given, how: Execution) -> Moments:
+    """Sums over the steps of a block at q (3, Q) with weights (Q,)."""
     summed, slopes = _summed_terms(q, block, given, how)
     none, wanted = summed.new_zeros(0, q.shape[1]), given.wanted
+    value, plain = summed[0] * share, summed[0] if wanted.weights else none
     if not given.derived:
-        return Moments(summed[0], none, none, none, none, none)
-    q, directed = q.to(how.precision), none
+        return Moments(value, none, none, none, none, plain)
+    q, share, directed = (q * share).to(how.precision), share.to(how.precision), none
     if wanted.scattering or wanted.angles:
         directed = block.directions.T @ slopes.flatten(0, 1)
     return Moments(
-        summed[0],
-        directed[:3] if wanted.scattering else none,
+        value,
+        directed[:3] * share if wanted.scattering else none,
         _by_real_space(slopes, block.rotations, q) if wanted.real_space else none,
-        summed[1:] if wanted.cells else none,
+        summed[1:] * share if wanted.cells else none,
         _by_angles(directed[3:], q) if wanted.angles else none,
-        none,
+        plain,
     )
 
 
@@ -300,7 +302,7 @@ def _weight(indices: Tensor, nearest: Tensor, box: Box, precision: torch.dtype) 
 
 
 def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:
-    """sum_m G_jm (R_m^T q)_c as (9, Q), from G (3, M, Q)."""
+    """sum_m G_jm (R_m^T q)_c as (9, Q), from G (3, M, Q) and weighted q (3, Q)."""
     if len(rotations) < FEW_STEPS:
         turned = rotations.mT @ q  # (M, 3, Q)
         products = [slopes[:, m, None] * turned[m] for m in range(len(rotations))]
@@ -310,7 +312,7 @@ def _by_real_space(slopes: Tensor, rotations: Tensor, q: Tensor) -> Tensor:
 
 
 def _by_angles(directed: Tensor, q: Tensor) -> Tensor:
-    """The angles' derivatives (3, Q): sum_jm G_jm dR_m/dangle a_j, (9, Q), times q."""
+    """The angles' derivatives (3, Q): sum_jm G_jm dR_m/dangle a_j, (9, Q), times weighted q (3, Q)."""
     return (directed.unflatten(0, (3, 3)) * q).sum(1)
 
 
